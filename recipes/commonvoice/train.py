@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Finds a subnetwork of a frozen speech encoder for one Common Voice language.
+
+To run this recipe, from the repository's root:
+> python recipes/commonvoice/train.py hparams/zh_sparse.yaml \
+    --data_folder=/path/to/cv-corpus
+
+Without a GPU or downloaded weights, add --encoder=tiny. The YAML chooses the
+method; `--method=full` or `--method=head_only` train the baselines with the
+same data, steps and head. A run that was stopped goes on where it was.
+
+The output folder gets the subnetwork (`subnetwork/`), the error rates with
+their intervals (`result.json`), the test transcripts (`transcripts.json`) and
+the logs.
+"""
+
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.sampler import DynamicBatchSampler
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from torch.utils.data import DataLoader
+
+from s3router.brains.ctc import CTCBrain
+from s3router.brains.experiment import (
+    build_tokens,
+    cache_front_end,
+    start_experiment,
+)
+from s3router.brains.report import report_test, save_subnetwork
+from s3router.brains.warm_head import warm_head
+from s3router.data.dataset import speech_dataset
+from s3router.data.languages import is_spaceless, selection_unit
+from s3router.errors import exit_on_error
+from s3router.methods.base import trainable_count
+from s3router.models.ctc_model import CTCModel
+from s3router.models.heads import CTCHead
+
+
+def make_loader(
+    brain: CTCBrain,
+    dataset: DynamicItemDataset,
+    stage: sb.Stage,
+    seconds: float,
+    hparams: dict,
+) -> DataLoader:
+    """Return a loader whose batches hold up to `seconds` of audio."""
+    training = stage == sb.Stage.TRAIN
+    sampler = DynamicBatchSampler(
+        dataset,
+        max_batch_length=seconds,
+        bucket_boundaries=bucket_boundaries(dataset, hparams["num_buckets"]),
+        length_func=lambda row: float(row["duration"]),
+        shuffle=training,
+        batch_ordering="random" if training else "descending",
+        seed=hparams["seed"],
+    )
+    loader = brain.make_dataloader(
+        dataset,
+        stage,
+        ckpt_prefix="dataloader-" if training else None,
+        batch_sampler=sampler,
+        num_workers=hparams["num_workers"],
+    )
+    if training and brain.train_sampler is None:
+        brain.train_sampler = sampler  # it is told the epoch
+    return loader
+
+
+def bucket_boundaries(dataset: DynamicItemDataset, buckets: int) -> list[float]:
+    """Return upper bounds of length buckets that hold equally many clips."""
+    lengths = sorted(float(row["duration"]) for row in dataset.data.values())
+    last = len(lengths) - 1
+    bounds = {lengths[last * (i + 1) // buckets] for i in range(buckets)}
+    return sorted(bounds)
+
+
+@exit_on_error
+def main(arguments: list[str]) -> None:
+    """Prepare the data, train, evaluate, and save the subnetwork."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    hparams = start_experiment(hparams_file, overrides, __file__)
+
+    from prepare import prepare_commonvoice
+
+    encoder = hparams["ssl_encoder"]
+    manifests = Path(hparams["save_folder"])
+    run_on_main(
+        prepare_commonvoice,
+        kwargs={
+            "data_folder": hparams["data_folder"],
+            "language": hparams["language"],
+            "save_folder": manifests,
+            "train_minutes": hparams["train_minutes"],
+            "min_seconds": hparams["min_seconds"],
+            "max_seconds": hparams["max_seconds"],
+            "sample_rate": hparams["sample_rate"],
+            "min_samples": encoder.min_samples,
+            "seed": hparams["seed"],
+        },
+    )
+    csvs = {s: manifests / f"{s}.csv" for s in ("train", "dev", "test")}
+    tokens = build_tokens(csvs["train"], hparams)
+
+    head = CTCHead(
+        encoder.hidden_size, len(tokens.symbols), hparams["head_dropout"]
+    )
+    recognizer = CTCModel(encoder, head)
+    device = run_opts.get("device") or sb.utils.distributed.infer_device()
+    recognizer.to(device)
+    features = None
+    if hparams["cache_front_end"]:
+        features = cache_front_end(encoder, csvs, hparams)
+    datasets = {
+        split: speech_dataset(
+            csv, tokens, hparams["sample_rate"], features=features
+        )
+        for split, csv in csvs.items()
+    }
+
+    # Before the method touches the encoder: all methods share this head.
+    checkpointer = hparams["checkpointer"]
+    if features is not None and checkpointer.find_checkpoint() is None:
+        rows = [datasets["train"][i] for i in range(len(datasets["train"]))]
+        warm_head(
+            recognizer,
+            [row["features"] for row in rows],
+            [row["tokens"] for row in rows],
+            hparams["ctc_cost"],
+            hparams["head_warmup_steps"],
+            hparams["lr_head_warmup"],
+            seed=hparams["seed"],
+            progress=if_main_process(),
+        )
+    fingerprint = encoder.fingerprint()
+    method = hparams["subnetwork_method"]
+    method.prepare(encoder.model)
+
+    brain = CTCBrain(
+        method=method,
+        head=head,
+        modules={"recognizer": recognizer},
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=checkpointer,
+    )
+    brain.tokens = tokens
+    brain.spaceless = is_spaceless(hparams["language"])
+    brain.unit = selection_unit(hparams["language"])
+
+    seconds = hparams["eval_batch_seconds"]
+    train = make_loader(
+        brain,
+        datasets["train"],
+        sb.Stage.TRAIN,
+        hparams["train_batch_seconds"],
+        hparams,
+    )
+    dev, test = (
+        make_loader(brain, datasets[s], stage, seconds, hparams)
+        for s, stage in (("dev", sb.Stage.VALID), ("test", sb.Stage.TEST))
+    )
+    brain.fit(hparams["epoch_counter"], train, dev)
+    brain.evaluate(test, min_key=brain.selection_key)
+
+    identity = {
+        "language": hparams["language"],
+        "task": "ctc",
+        "encoder": hparams["encoder"],
+        "fingerprint": fingerprint,
+        "sample_rate": hparams["sample_rate"],
+        "normalize": encoder.normalize_input,
+        "unit": brain.unit,
+        "head": {"type": "ctc", "layer": "last"},
+    }
+    run_on_main(save_subnetwork, args=[brain, tokens, identity, hparams])
+    run_on_main(
+        report_test,
+        args=[brain, hparams, csvs, trainable_count(brain.parameter_groups())],
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

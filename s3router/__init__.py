@@ -1,0 +1,3 @@
+"""s3router: find, train, store and run subnetworks of speech encoders."""
+
+__version__ = "0.1.0"

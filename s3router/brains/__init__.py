@@ -1,0 +1,1 @@
+"""SpeechBrain Brains that train a method on a task."""

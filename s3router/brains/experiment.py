@@ -1,0 +1,106 @@
+"""What a recipe does before it trains: settings, folder, tokens, cache."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process
+
+from s3router.brains.hparams import flatten_hparams, load_hparams
+from s3router.data.audio import read_audio
+from s3router.data.manifest import read_manifest
+from s3router.data.tokens import CharTokens, SentencePieceTokens, Tokens
+from s3router.errors import one_of
+from s3router.models.encoder import SSLEncoder
+from s3router.models.front_end_cache import FrontEndCache
+
+
+def start_experiment(path: str, overrides: str, script: str) -> dict:
+    """Load the settings and make the experiment's folder, as SpeechBrain does.
+
+    Arguments
+    ---------
+    path : str
+        The experiment's YAML.
+    overrides : str
+        Settings of the command line, as YAML text.
+    script : str
+        The recipe's file, of which a copy is kept.
+
+    Returns
+    -------
+    dict
+        Settings and the objects that they name. The folder then holds the
+        resolved settings (`hyperparams.yaml`), the script and the log.
+    """
+    hparams = load_hparams(path, overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        flat = Path(folder) / "settings.yaml"
+        flat.write_text(flatten_hparams(path, overrides), encoding="utf-8")
+        sb.create_experiment_directory(
+            experiment_directory=hparams["output_folder"],
+            hyperparams_to_save=str(flat),
+            save_env_desc=hparams["save_environment"],
+        )
+        # The script is saved by its own path, whoever calls this.
+        target = Path(hparams["output_folder"]) / Path(script).name
+        if if_main_process():
+            target.write_text(Path(script).read_text(encoding="utf-8"))
+    return hparams
+
+
+def build_tokens(train_csv: Path, hparams: Mapping) -> Tokens:
+    """Return the tokens of the training transcripts.
+
+    Arguments
+    ---------
+    train_csv : pathlib.Path
+        Manifest of the training split; no other text is looked at.
+    hparams : mapping
+        With `token_type` and `vocabulary_size`.
+
+    Returns
+    -------
+    Tokens
+        Characters or SentencePiece pieces, blank and unknown included.
+    """
+    kind = one_of(hparams["token_type"], ["char", "sentencepiece"], "tokens")
+    texts = [row["wrd"] for row in read_manifest(train_csv)]
+    if kind == "char":
+        return CharTokens.from_texts(texts)
+    return SentencePieceTokens.from_texts(texts, hparams["vocabulary_size"])
+
+
+def cache_front_end(
+    encoder: SSLEncoder, csvs: Mapping[str, Path], hparams: Mapping
+) -> Callable[[str], torch.Tensor]:
+    """Run the frozen front end once over every clip.
+
+    Arguments
+    ---------
+    encoder : SSLEncoder
+        On the device that computes.
+    csvs : mapping
+        Split name to manifest.
+    hparams : mapping
+        With `sample_rate` and `cache_megabytes`.
+
+    Returns
+    -------
+    callable
+        Utterance ID to its (time, channels) features.
+    """
+    cache = FrontEndCache(encoder, hparams["cache_megabytes"])
+    clips = {
+        row["ID"]: row["wav"]
+        for csv in csvs.values()
+        for row in read_manifest(csv)
+    }
+    rate = hparams["sample_rate"]
+    cache.add(
+        (uid, lambda wav=wav: read_audio(wav, rate))
+        for uid, wav in clips.items()
+    )
+    return cache.get

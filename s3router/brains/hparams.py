@@ -1,0 +1,124 @@
+"""HyperPyYAML files that extend others, and settings that suit an encoder.
+
+A recipe's YAML is a few lines that say what differs from a shared file, named
+by the key `extends`. Everything stays one flat set of keys, so that any of
+them can be overridden on the command line as in SpeechBrain. A shared file
+may name `profiles`: settings that suit one encoder, which stand between the
+files and the command line, so that `--encoder=tiny` brings rates that fit a
+small encoder and an explicit `--lr_scores=...` still wins.
+"""
+
+from io import StringIO
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml.core import recursive_update
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from s3router.errors import NotFoundError, SettingError, near
+
+
+def flatten_hparams(path: str | Path, overrides: str | dict = "") -> str:
+    """Return the one YAML text that a file, its parents and overrides make.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The YAML of an experiment.
+    overrides : str or dict
+        Settings of the command line, as YAML text or mapping.
+
+    Returns
+    -------
+    str
+        HyperPyYAML without `extends` and `profiles`, tags still in place.
+
+    Raises
+    ------
+    NotFoundError
+        If the file or one that it extends does not exist.
+    SettingError
+        If a file is no valid YAML, or a setting exists in no parent.
+    """
+    given = _parse(overrides, "the command line")
+    tree, folder = _extended(Path(path))
+    profiles = tree.pop("profiles", {})
+    encoder = given.get("encoder", tree.get("encoder"))
+    if encoder in profiles:
+        profile = _read(folder / profiles[encoder])
+        _update(tree, profile, f"profile {encoder!r}")
+    _update(tree, given, "the command line")
+    text = StringIO()
+    YAML().dump(tree, text)
+    return text.getvalue()
+
+
+def load_hparams(path: str | Path, overrides: str | dict = "") -> dict:
+    """Load a recipe's YAML with all that it extends; build its objects.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The YAML of an experiment.
+    overrides : str or dict
+        Settings of the command line, as YAML text or mapping.
+
+    Returns
+    -------
+    dict
+        The settings and the objects that they name.
+    """
+    text = flatten_hparams(path, overrides)
+    try:
+        return load_hyperpyyaml(text)
+    except ValueError as error:
+        if "PLACEHOLDER" in str(error):
+            key = str(error).split("'")[1]
+            raise SettingError(
+                f"{path}: {key!r} has no value; add --{key}=..."
+            ) from None
+        raise
+
+
+def _extended(path: Path) -> tuple[dict, Path]:
+    tree = _read(path)
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree, path.parent
+    base, folder = _extended(path.parent / parent)
+    _update(base, tree, str(path))
+    return base, folder
+
+
+def _read(path: Path) -> dict:
+    if not path.is_file():
+        raise NotFoundError(f"no such YAML: {path}")
+    return _parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _parse(text: str | dict, where: str) -> dict:
+    if isinstance(text, dict):
+        return text
+    try:
+        tree = YAML().load(text)
+    except YAMLError as error:
+        line = " ".join(str(error).split())
+        raise SettingError(f"{where} is no valid YAML: {line}") from None
+    return {} if tree is None else tree
+
+
+def _update(tree: dict, changes: dict, where: str) -> None:
+    for key in changes:
+        if key not in tree:
+            raise SettingError(
+                f"{where}: there is no setting {key!r}. "
+                f"{near(str(key), map(str, tree))}"
+            )
+    try:
+        recursive_update(tree, changes, must_match=False)
+    except TypeError:
+        raise SettingError(
+            f"{where}: a setting has another shape than in the file "
+            f"that it changes (a value for a block, or a block for a value)"
+        ) from None

@@ -1,0 +1,136 @@
+"""What a recipe leaves behind: the subnetwork, the rates, the transcripts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from s3router.brains.ctc import CTCBrain
+from s3router.data.manifest import read_manifest
+from s3router.data.tokens import Tokens
+from s3router.evaluation.error_rates import ErrorRate, error_rate
+from s3router.evaluation.results import plain_settings, write_result
+from s3router.evaluation.table_format import format_table
+from s3router.formats.files import write_json
+from s3router.methods.subnetwork import collect_subnetwork
+
+
+def save_subnetwork(
+    brain: CTCBrain, tokens: Tokens, identity: dict, hparams: Mapping
+) -> None:
+    """Save the subnetwork of the brain's present state, checked on disk.
+
+    Arguments
+    ---------
+    brain : CTCBrain
+        With the best checkpoint loaded.
+    tokens : Tokens
+        What the head's outputs stand for.
+    identity : dict
+        Language, task, encoder, fingerprint and alike.
+    hparams : mapping
+        With `subnetwork_folder`.
+    """
+    brain.method.before_save()
+    subnetwork = collect_subnetwork(
+        brain.method,
+        brain.head.to_numpy(),
+        tokens.symbols,
+        identity,
+        tokens.tokenizer_model,
+    )
+    subnetwork.save(hparams["subnetwork_folder"])
+
+
+def report_test(
+    brain: CTCBrain,
+    hparams: Mapping,
+    csvs: Mapping[str, Path],
+    trainable: int,
+) -> None:
+    """Write test transcripts and result, and print the rates.
+
+    Arguments
+    ---------
+    brain : CTCBrain
+        Right after `evaluate` on the test set.
+    hparams : mapping
+        The recipe's settings.
+    csvs : mapping
+        Split name to manifest.
+    trainable : int
+        Number of trained values, head included.
+    """
+    ids, references, hypotheses = _test_texts(brain)
+    rates = {
+        name: error_rate(
+            references,
+            hypotheses,
+            unit=unit,
+            spaceless=brain.spaceless,
+            seed=hparams["seed"],
+        )
+        for name, unit in (("cer", "char"), ("wer", "word"))
+    }
+    wavs = {row["ID"]: row["wav"] for row in read_manifest(csvs["test"])}
+    write_json(
+        Path(hparams["output_folder"]) / "transcripts.json",
+        [
+            {"id": i, "wav": wavs[i], "reference": r, "hypothesis": h}
+            for i, r, h in zip(ids, references, hypotheses, strict=True)
+        ],
+    )
+    best = brain.checkpointer.find_checkpoint(min_key=brain.selection_key)
+    labelled = sum(float(r["duration"]) for r in read_manifest(csvs["train"]))
+    write_result(
+        hparams["result_file"],
+        config=plain_settings(hparams),
+        seed=hparams["seed"],
+        metrics={
+            "dev_cer": best.meta["CER"] / 100,
+            "dev_wer": best.meta["WER"] / 100,
+            "test_cer": rates["cer"],
+            "test_wer": rates["wer"],
+        },
+        extra={
+            "language": hparams["language"],
+            "method": brain.method.name,
+            "sparsity": _measured_sparsity(brain),
+            "labelled_minutes": round(labelled / 60, 2),
+            "best_epoch": best.meta["epoch"],
+            "optimizer_steps": brain.optimizer_step,
+            "trainable_parameters": trainable,
+            "subnetwork_bytes": _folder_bytes(hparams["subnetwork_folder"]),
+        },
+    )
+    print(_table(hparams, rates))
+    print(f"subnetwork: {hparams['subnetwork_folder']}")
+    print(f"result:     {hparams['result_file']}")
+
+
+def _test_texts(brain: CTCBrain) -> tuple[list[str], list[str], list[str]]:
+    """Return IDs, references and hypotheses, in the order of the IDs."""
+    rows = zip(
+        brain.utterance_ids, brain.references, brain.hypotheses, strict=True
+    )
+    ids, references, hypotheses = zip(*sorted(rows), strict=True)
+    return list(ids), list(references), list(hypotheses)
+
+
+def _measured_sparsity(brain: CTCBrain) -> float:
+    masks = brain.method.masks().values()
+    total = sum(m.numel() for m in masks)
+    return 1 - sum(int(m.sum()) for m in masks) / total if total else 0.0
+
+
+def _table(hparams: Mapping, rates: Mapping[str, ErrorRate]) -> str:
+    row = {**hparams, **rates}
+    columns = {
+        "language": "language",
+        "method": "method",
+        "cer": "CER % [95% CI]",
+        "wer": "WER % [95% CI]",
+    }
+    return format_table([row], columns)
+
+
+def _folder_bytes(folder: str | Path) -> int:
+    return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())

@@ -1,0 +1,4 @@
+"""From recordings and sentences to what a model trains on.
+
+Manifests, audio, text, tokens, data sets; synthetic speech.
+"""

@@ -1,0 +1,1 @@
+"""Error rates, their uncertainty, results as JSON, and tables made of them."""

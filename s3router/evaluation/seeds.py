@@ -1,0 +1,67 @@
+"""One error rate out of several training seeds of the same setting.
+
+The two parts of the variance add up (law of total variance). The test set is
+the same for all seeds, so its part does not shrink with more seeds; the part
+of the training does.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from s3router.errors import DataError
+from s3router.evaluation.error_rates import ErrorRate
+
+
+def pool_seeds(rates: Sequence[ErrorRate]) -> ErrorRate:
+    """Return the mean rate over training seeds, with an interval for both.
+
+    The interval is mean +- 1.96 sqrt(v + s^2 / n): v is the mean variance by
+    the choice of test utterances (from each seed's own interval), s^2 the
+    variance between the n seeds.
+
+    Arguments
+    ---------
+    rates : sequence of ErrorRate
+        One per seed, on the same test set.
+
+    Returns
+    -------
+    ErrorRate
+        The pooled rate; of a single seed, that seed's, unchanged. Counts are
+        summed over the seeds, `utterances` is that of the test set.
+
+    Raises
+    ------
+    DataError
+        If the test sets differ.
+
+    Example
+    -------
+    >>> one = ErrorRate(0.2, 0.1, 0.3, 20, 100, 10, "char")
+    >>> two = ErrorRate(0.4, 0.3, 0.5, 40, 100, 10, "char")
+    >>> print(pool_seeds([one, two]))
+    30.0 [8.0, 52.0]
+    """
+    first = rates[0]
+    if len(rates) == 1:
+        return first
+    sets = {(rate.unit, rate.utterances, rate.total) for rate in rates}
+    if len(sets) > 1:
+        raise DataError(
+            f"seeds were tested on different sets "
+            f"(unit, utterances, units): {sorted(sets)}"
+        )
+    mean = statistics.fmean(rate.rate for rate in rates)
+    if any(rate.high is None for rate in rates):
+        low = high = None
+    else:
+        # By the upper end: the lower one is cut off at 0.
+        sampling = statistics.fmean((r.high - r.rate) ** 2 for r in rates)
+        training = 1.96**2 * statistics.variance(r.rate for r in rates)
+        half = math.sqrt(sampling + training / len(rates))
+        low, high = max(0.0, mean - half), mean + half
+    counts = ("errors", "total", "substitutions", "deletions", "insertions")
+    sums = {name: sum(getattr(r, name) for r in rates) for name in counts}
+    return replace(first, rate=mean, low=low, high=high, **sums)

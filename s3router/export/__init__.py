@@ -1,0 +1,1 @@
+"""Turns subnetworks into ONNX graphs and bundles, and checks them."""

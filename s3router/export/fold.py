@@ -1,0 +1,187 @@
+"""From an encoder and a subnetwork to one plain model, ready for export.
+
+Tuned weights are put in, masks are multiplied in, parametrizations removed.
+What comes out has no masks any more, only zeros.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from s3router.errors import MismatchError
+from s3router.formats.subnetwork import Subnetwork
+from s3router.masks.router import apply_masks
+from s3router.models.encoder import SSLEncoder
+from s3router.models.heads import CTCHead
+
+
+class FoldedModel(nn.Module):
+    """An encoder with a subnetwork folded in, and its head.
+
+    Arguments
+    ---------
+    encoder : SSLEncoder
+        Folded.
+    head : CTCHead
+        The subnetwork's head.
+    """
+
+    def __init__(self, encoder: SSLEncoder, head: CTCHead):
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.eval()
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        """Return the logits of audio without padding, as the graph does.
+
+        Arguments
+        ---------
+        input_values : torch.Tensor
+            (N, samples) float32, already normalised where the encoder wants
+            it.
+
+        Returns
+        -------
+        torch.Tensor
+            (N, frames, tokens) float32.
+        """
+        return self.head(self.encoder.forward_unpadded(input_values))
+
+    @torch.no_grad()
+    def padded(self, wavs: list[Tensor]) -> list[Tensor]:
+        """Return the logits of clips of any lengths, through one batch.
+
+        The path of training and evaluation: the clips are padded, and the
+        encoder normalises and masks them itself.
+
+        Arguments
+        ---------
+        wavs : list of torch.Tensor
+            (samples,) float32 each, not normalised.
+
+        Returns
+        -------
+        list of torch.Tensor
+            (frames, tokens) float32 each, without padding.
+        """
+        lengths = torch.tensor([len(wav) for wav in wavs])
+        batch = nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+        features, frames = self.encoder.front_end(batch, lengths)
+        logits = self.head(self.encoder.contextualize(features, frames))
+        return [row[:n] for row, n in zip(logits, frames.tolist(), strict=True)]
+
+
+def fold(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
+    """Fold a subnetwork into an encoder, which is used up by it.
+
+    Arguments
+    ---------
+    encoder : SSLEncoder
+        Freshly loaded: its weights are changed in place.
+    subnetwork : Subnetwork
+        Made for this encoder.
+
+    Returns
+    -------
+    FoldedModel
+        In eval mode, float32, on the CPU.
+
+    Raises
+    ------
+    MismatchError
+        If the subnetwork was made for another encoder, or names weights that
+        the encoder has not or has in another shape.
+    """
+    subnetwork.check_encoder(encoder.fingerprint(), encoder.name)
+    _check_normalize(encoder, subnetwork)
+    encoder = encoder.cpu().float()
+    encoder.requires_grad_(False)
+    if subnetwork.weights:
+        put_weights(encoder.model, subnetwork.weights)
+    if subnetwork.masks:
+        apply_masks(encoder.model, subnetwork.masks)
+    if subnetwork.head.get("weight", np.empty((0, 0))).shape[-1] != (
+        encoder.hidden_size
+    ):
+        raise MismatchError(
+            f"the subnetwork's head does not take the {encoder.hidden_size} "
+            f"numbers a frame of {encoder.name}"
+        )
+    head = CTCHead.from_numpy(subnetwork.head)
+    model = FoldedModel(encoder, head.requires_grad_(False))
+    _remove_parametrizations(model)
+    _check_zeros(model, subnetwork.masks)
+    return model
+
+
+@torch.no_grad()
+def put_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Replace weights of a model by name, strictly.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The Hugging Face model of the encoder.
+    weights : mapping of str to np.ndarray
+        Names relative to `model`; whole tensors.
+
+    Raises
+    ------
+    MismatchError
+        If a name does not exist, or a shape differs; nothing is then changed.
+    """
+    state = model.state_dict(keep_vars=True)
+    for name, value in weights.items():
+        if name not in state:
+            raise MismatchError(
+                f"the subnetwork's tuned weight {name} is no weight of the "
+                f"encoder"
+            )
+        if tuple(state[name].shape) != tuple(value.shape):
+            raise MismatchError(
+                f"the subnetwork's tuned weight {name} has shape "
+                f"{tuple(value.shape)}, the encoder's has "
+                f"{tuple(state[name].shape)}"
+            )
+    for name, value in weights.items():
+        state[name].copy_(torch.from_numpy(np.array(value)))
+
+
+def _check_normalize(encoder: SSLEncoder, subnetwork: Subnetwork) -> None:
+    """Raise MismatchError if the subnetwork heard audio otherwise."""
+    trained = subnetwork.config.get("normalize", encoder.normalize_input)
+    if bool(trained) != bool(encoder.normalize_input):
+        raise MismatchError(
+            f"the subnetwork was trained with normalize={bool(trained)}, but "
+            f"{encoder.name} says {bool(encoder.normalize_input)}: is its "
+            f"preprocessor_config.json the original one?"
+        )
+
+
+def _remove_parametrizations(model: nn.Module) -> None:
+    """Make every weight plain, as the weight norm of the positional conv.
+
+    Left in, the exporter would keep its parts and compute the weight in the
+    graph.
+    """
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):
+                parametrize.remove_parametrizations(module, name)
+
+
+@torch.no_grad()
+def _check_zeros(model: FoldedModel, masks: Mapping[str, np.ndarray]) -> None:
+    """Raise MismatchError if a masked-out weight is not plain zero."""
+    for name, mask in masks.items():
+        weight = model.encoder.model.get_submodule(name).weight
+        if np.any(weight.detach().numpy()[~mask]):
+            raise MismatchError(
+                f"{name} still has weights that its mask removes"
+            )
+        # A negative weight times zero is -0.0: equal, but other bits.
+        weight.add_(0.0)

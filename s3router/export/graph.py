@@ -1,0 +1,180 @@
+"""From a folded model to an ONNX graph that stock onnxruntime runs.
+
+The exporter renames and transposes the weights of linear layers; here they get
+the names of their modules back, so that a graph can be compared with its
+subnetwork, and, in a shared bundle, packed.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from s3router.errors import MissingDependencyError
+from s3router.export.fold import FoldedModel
+from s3router.runtime.session import INPUT, OUTPUT
+
+# Below 20, Gelu is taken apart and onnxruntime does not put it together.
+OPSET = 20
+# protobuf ends at 2 GiB; the graph itself needs some of it.
+EMBED_BELOW = 2_000_000_000
+
+TRANSPOSED = "s3router.transposed"
+PRODUCER = "s3router"
+
+
+def export_graph(
+    model: FoldedModel,
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Write the ONNX graph of a folded model.
+
+    Input `input_values` (N, samples) float32, already normalised; output
+    `logits` (N, frames, tokens) float32; N and samples are free. The
+    initialisers bear the names of their modules, relative to the Hugging Face
+    model, or `head.weight` and `head.bias`; those that the graph holds
+    transposed are listed in its metadata under `TRANSPOSED`.
+
+    Arguments
+    ---------
+    model : FoldedModel
+        From `fold`.
+    path : str or Path
+        The file to write. Weights of 2 GB and more go to a file beside it.
+    metadata : mapping of str to str, optional
+        What else to write into the graph.
+
+    Returns
+    -------
+    list of Path
+        The files that were written, `path` first.
+
+    Raises
+    ------
+    MissingDependencyError
+        If onnx or onnxscript is not installed.
+    """
+    path = Path(path)
+    model.eval()
+    program = _trace(model)
+    transposed = _rename(program.model, _weights(model))
+    _tidy(program.model)
+    program.model.producer_name = PRODUCER
+    program.model.metadata_props.update(
+        {**(metadata or {}), TRANSPOSED: json.dumps(sorted(transposed))}
+    )
+    size = sum(p.nbytes for p in model.parameters())
+    external = size >= EMBED_BELOW
+    program.save(str(path), external_data=external)
+    return [path] + ([path.with_name(path.name + ".data")] * external)
+
+
+def _trace(model: FoldedModel) -> Any:
+    """Run torch's exporter, quietly."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"export needs onnx and onnxscript ({error}): "
+            f"pip install onnx onnxscript"
+        ) from error
+    # Two rows and several frames: sizes of one would be taken for constants.
+    example = torch.zeros(2, 8 * model.encoder.min_samples)
+    with _quiet(), torch.no_grad():
+        return torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: "batch", 1: "samples"},),
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Mute what the exporter says of itself: warnings, missing torchvision."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _weights(model: FoldedModel) -> dict[str, np.ndarray]:
+    """Return all weights and buffers by the name that the graph gives them."""
+    state = model.encoder.model.state_dict()
+    named = {name: value.numpy() for name, value in state.items()}
+    for name, value in model.head.linear.state_dict().items():
+        named[f"head.{name}"] = value.numpy()
+    return named
+
+
+def _rename(ir_model: Any, weights: Mapping[str, np.ndarray]) -> list[str]:
+    """Give initialisers their modules' names; return those transposed.
+
+    They are recognised by content. Of weights that are equal (biases of
+    zeros) the exporter may keep one, which then gets the first name.
+    """
+    plain, turned = {}, {}
+    for name, value in weights.items():
+        plain.setdefault(_key(value), name)
+        if value.ndim == 2:
+            turned.setdefault(_key(value.T), name)
+    graph, transposed, taken = ir_model.graph, [], set(weights)
+    initializers = list(graph.initializers.values())
+    # First out of the way, so that no new name meets an old one.
+    for i, value in enumerate(initializers):
+        value.name = f"constant_{i}"
+    for value in initializers:
+        if value.const_value.size < 2:
+            continue
+        key = _key(value.const_value.numpy())
+        name = plain.get(key)
+        if name not in taken and (name := turned.get(key)) in taken:
+            transposed.append(name)
+        if name in taken:
+            taken.discard(name)
+            value.name = name
+    return transposed
+
+
+def _key(value: np.ndarray) -> tuple:
+    """Return what two arrays share only if they are equal, bit for bit."""
+    value = np.ascontiguousarray(value)
+    digest = hashlib.blake2b(value.data if value.size else b"").digest()
+    return value.dtype.str, value.shape, digest
+
+
+def _tidy(ir_model: Any) -> None:
+    """Remove what tells of the machine that exported: paths, stack traces.
+
+    And call the number of frames so: the exporter has a formula for its name.
+    """
+    import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    ClearMetadataAndDocStringPass()(ir_model)
+    graph = ir_model.graph
+    outputs = [value for node in graph for value in node.outputs]
+    for value in [*graph.inputs, *graph.initializers.values(), *outputs]:
+        value.metadata_props.clear()
+    batch, _, tokens = graph.outputs[0].shape
+    graph.outputs[0].shape = onnx_ir.Shape([batch, "frames", tokens])
+    ir_model.metadata_props.clear()
+    ir_model.doc_string = None

@@ -1,0 +1,285 @@
+"""Does the bundle do what the trained model does? Numbers, or an error.
+
+Every check compares with something independent: the folded model in torch,
+the padded batches of training, the mask itself. A bundle that fails is not
+written; `export/check_parity.py` repeats the checks later.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from s3router.errors import VerificationError
+from s3router.export.fold import FoldedModel
+from s3router.export.graph import TRANSPOSED
+from s3router.formats.subnetwork import Subnetwork
+from s3router.runtime.audio import normalize
+from s3router.runtime.decode import greedy_ctc, join_tokens
+from s3router.runtime.recognizer import Recognizer
+
+# fp32 sums in another order differ by about 1e-5 on logits of tens.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What the verification of one language measured.
+
+    Arguments
+    ---------
+    max_error : float
+        Largest difference of a logit between torch and onnxruntime, clips
+        alone and in batches without padding.
+    max_error_padded : float
+        The same against torch's padded batches, as in training.
+    max_logit : float
+        Largest absolute logit, for scale.
+    lengths : list of int
+        Lengths of the clips, in samples.
+    texts : int
+        Clips whose text was compared, and was the same.
+    tensors, zeros : int
+        Masked weights in the graph, and the zeros in them.
+    provider : str
+        What onnxruntime ran on.
+    """
+
+    max_error: float
+    max_error_padded: float
+    max_logit: float
+    lengths: list[int]
+    texts: int
+    tensors: int
+    zeros: int
+    provider: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+def check_language(
+    model: FoldedModel,
+    subnetwork: Subnetwork,
+    recognizer: Recognizer,
+    wavs: Sequence[np.ndarray] = (),
+    tolerance: float = TOLERANCE,
+) -> ParityReport:
+    """Verify the language that a recogniser has open.
+
+    Arguments
+    ---------
+    model : FoldedModel
+        The truth.
+    subnetwork : Subnetwork
+        What was folded into it: masks and tokens.
+    recognizer : Recognizer
+        On the bundle, switched to the language.
+    wavs : sequence of np.ndarray
+        (samples,) float32 clips of real audio at the bundle's rate, to check
+        besides the built-in ones.
+    tolerance : float
+        Largest difference of logits that passes.
+
+    Returns
+    -------
+    ParityReport
+        The numbers.
+
+    Raises
+    ------
+    VerificationError
+        If anything differs; the text has the numbers.
+    """
+    name = f"language {recognizer.language}"
+    entry = recognizer.bundle.languages[recognizer.language]
+    tensors, zeros = check_weights(
+        recognizer.bundle.path(entry.model), model, subnetwork.masks
+    )
+    lengths = stress_lengths(model)
+    clips = [test_signal(n, seed) for seed, n in enumerate(lengths)]
+    clips += [np.asarray(wav, dtype=np.float32) for wav in wavs]
+    expected = [_logits(model, clip[None])[0] for clip in clips]
+    got = [recognizer.logits(clip) for clip in clips]
+    error = max(map(_difference, expected, got))
+    batch = np.stack([test_signal(lengths[-2], 90 + i) for i in range(3)])
+    for row, logits in zip(batch, _logits(model, batch), strict=True):
+        error = max(error, _difference(logits, recognizer.logits(row)))
+    together = model.padded([torch.from_numpy(clip) for clip in clips])
+    padded = max(map(_difference, [row.numpy() for row in together], got))
+    worst = max(error, padded)
+    if not worst < tolerance:  # NaN fails too
+        raise VerificationError(
+            f"{name}: onnxruntime's logits differ from torch's by up to "
+            f"{error:.2e} alone and {padded:.2e} from padded batches; at most "
+            f"{tolerance:.0e} is allowed"
+        )
+    for clip, logits in zip(clips, expected, strict=True):
+        _check_text(subnetwork.tokens, recognizer, clip, logits)
+    return ParityReport(
+        max_error=error,
+        max_error_padded=padded,
+        max_logit=float(max(np.abs(logits).max() for logits in expected)),
+        lengths=[len(clip) for clip in clips],
+        texts=len(clips),
+        tensors=tensors,
+        zeros=zeros,
+        provider=recognizer.provider,
+    )
+
+
+def check_weights(
+    path: str | Path, model: FoldedModel, masks: Mapping[str, np.ndarray]
+) -> tuple[int, int]:
+    """Verify a graph and the masked weights in it, bit for bit.
+
+    Arguments
+    ---------
+    path : str or Path
+        The ONNX graph.
+    model : FoldedModel
+        Whose weights it should hold.
+    masks : mapping of str to np.ndarray
+        Which of them are zero.
+
+    Returns
+    -------
+    tuple of int
+        Number of masked tensors, and of zeros in them.
+
+    Raises
+    ------
+    VerificationError
+        If the graph is invalid, or a weight is missing or differs.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as e:
+        raise VerificationError(
+            f"{path} is not valid ONNX: {' '.join(str(e).split())[:200]}"
+        ) from e
+    graph = onnx.load(str(path))
+    properties = {p.key: p.value for p in graph.metadata_props}
+    transposed = set(json.loads(properties.get(TRANSPOSED, "[]")))
+    stored = {tensor.name: tensor for tensor in graph.graph.initializer}
+    zeros = 0
+    for owner, mask in masks.items():
+        name = f"{owner}.weight"
+        weight = model.encoder.model.get_submodule(owner).weight.numpy()
+        if name in stored:
+            value = onnx.numpy_helper.to_array(stored[name])
+            value = value.T if name in transposed else value
+        elif not weight.any():
+            # The exporter keeps one of several tensors of nothing but zeros.
+            value = weight
+        else:
+            raise VerificationError(f"{path} has no weight {name}")
+        if value.shape != mask.shape or value.tobytes() != weight.tobytes():
+            raise VerificationError(f"{path}: the weight {name} differs")
+        removed = int(mask.size - np.count_nonzero(mask))
+        if np.count_nonzero(value[~mask]):
+            raise VerificationError(
+                f"{path}: {name} is not zero at all {removed} places that "
+                f"its mask removes"
+            )
+        zeros += int(value.size - np.count_nonzero(value))
+    return len(masks), zeros
+
+
+def stress_lengths(model: FoldedModel) -> list[int]:
+    """Return clip lengths at which padding and rounding go wrong first.
+
+    Arguments
+    ---------
+    model : FoldedModel
+        Tells its shortest clip and its hop.
+
+    Returns
+    -------
+    list of int
+        Samples: the shortest clip; a frame's boundary less one, itself, and
+        more one; odd ones; one second; about ten seconds.
+    """
+    shortest, hop = model.encoder.min_samples, frame_hop(model.encoder)
+    rate = model.encoder.sample_rate
+    boundary = shortest + 9 * hop
+    edges = [boundary - 1, boundary, boundary + 1]
+    return [shortest, *edges, 12345, 40001, rate, 10 * rate + 77]
+
+
+def frame_hop(encoder: Any) -> int:
+    """Return the samples between frames: the product of all strides."""
+    return int(np.prod(encoder.model.config.conv_stride))
+
+
+def test_signal(samples: int, seed: int) -> np.ndarray:
+    """Return a signal like speech in its loudness and spectrum.
+
+    Arguments
+    ---------
+    samples : int
+        Length at 16 kHz.
+    seed : int
+        Another seed, another signal.
+
+    Returns
+    -------
+    np.ndarray
+        (samples,) float32: gliding harmonics in syllables, and noise.
+    """
+    rng = np.random.default_rng(seed)
+    time = np.arange(samples) / 16000
+    pitch = 120 + 60 * rng.random() + 30 * np.sin(2 * np.pi * 0.7 * time)
+    phase = 2 * np.pi * np.cumsum(pitch) / 16000
+    voice = sum(np.sin(k * phase) / k for k in range(1, 9))
+    syllables = np.clip(np.sin(2 * np.pi * 2.5 * time + rng.random()), 0, 1)
+    noise = 0.02 * rng.standard_normal(samples)
+    return (0.2 * syllables * voice + noise).astype(np.float32)
+
+
+test_signal.__test__ = False
+
+
+def _logits(model: FoldedModel, batch: np.ndarray) -> np.ndarray:
+    """Return torch's logits of clips of one length, normalised alone."""
+    if model.encoder.normalize_input:
+        batch = np.stack([normalize(row) for row in batch])
+    with torch.no_grad():
+        return model(torch.from_numpy(batch)).numpy()
+
+
+def _difference(expected: np.ndarray, got: np.ndarray) -> float:
+    """Return the largest difference; infinity if shapes differ."""
+    if expected.shape != got.shape:
+        return float("inf")
+    return float(np.abs(expected - got).max())
+
+
+def _check_text(
+    tokens: list[str],
+    recognizer: Recognizer,
+    clip: np.ndarray,
+    logits: np.ndarray,
+) -> None:
+    """Raise VerificationError if torch and the recogniser read otherwise."""
+    entry = recognizer.bundle.languages[recognizer.language]
+    ids = greedy_ctc(logits, entry.blank)
+    text = join_tokens(ids, tokens, (entry.blank, entry.unk))
+    if entry.spaceless:
+        text = text.replace(" ", "")
+    got = recognizer.transcribe(clip).text
+    if got != text:
+        raise VerificationError(
+            f"language {recognizer.language}: torch reads {text[:60]!r}, "
+            f"onnxruntime {got[:60]!r}, in a clip of {len(clip)} samples"
+        )

@@ -1,0 +1,1 @@
+"""Files on disk: masks, subnetwork folders, bundles; numpy, never torch."""

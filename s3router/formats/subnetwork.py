@@ -1,0 +1,349 @@
+"""The subnetwork folder: what one language or task adds to an encoder.
+
+`config.json` says what it is and holds the SHA-256 of every other file and of
+itself; `mask.safetensors`, `head.safetensors`, `tokens.txt` (lines
+`symbol id`, as sherpa-onnx reads them), and where there is one
+`tokenizer.model` and `weights.safetensors`. Must not import torch: a device
+that only inspects or serves subnetworks reads them too.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s3router.errors import (
+    FormatError,
+    MismatchError,
+    NotFoundError,
+    SettingError,
+    VerificationError,
+)
+from s3router.formats.arrays_file import (
+    checked_arrays,
+    load_arrays,
+    save_arrays,
+)
+from s3router.formats.files import (
+    atomic_folder,
+    read_json,
+    sha256_file,
+    to_json,
+    write_json,
+)
+from s3router.formats.mask_file import load_masks, save_masks
+from s3router.formats.tokens_file import (
+    check_tokens,
+    load_tokens,
+    save_tokens,
+)
+
+FORMAT_VERSION = 1
+#: Without these a subnetwork cannot be used, so it cannot be saved either.
+REQUIRED = (
+    "method",
+    "language",
+    "task",
+    "encoder",
+    "fingerprint",
+    "sample_rate",
+)
+CONFIG, MASK, HEAD = "config.json", "mask.safetensors", "head.safetensors"
+TOKENS, TOKENIZER = "tokens.txt", "tokenizer.model"
+WEIGHTS = "weights.safetensors"
+#: Written by `save` and checked by `load`; not part of `Subnetwork.config`.
+_CHECKS = ("files", "checksum")
+
+
+@dataclass
+class Subnetwork:
+    """A mask, a head, tokens, and what they were made with.
+
+    Arguments
+    ---------
+    config : dict
+        JSON values. Needed: `method`, `language`, `task`, `encoder` (name or
+        path), `fingerprint` of the encoder's maskable weights, `sample_rate`
+        (Hz). Usual: `targets`, `sparsity` (asked for), `scope`, `pattern`,
+        `normalize` (bool: zero-mean unit-variance audio), `unit`, `head`,
+        `versions`. `save` adds `format_version` and `measured_sparsity`.
+    masks : dict
+        Name of a linear layer, relative to the encoder, to its mask: bool
+        `(out, in)`, True where kept. Empty where nothing is masked.
+    head : dict
+        Name to float32 array, as `weight` `(tokens, hidden)` and `bias`.
+    tokens : list of str
+        The symbol of each output of the head; the index is the id.
+    tokenizer_model : bytes or None
+        A SentencePiece model, if the tokens are its pieces.
+    weights : dict
+        Parameter name, relative to the encoder, to the float32 array that
+        replaces it, for methods that change weights.
+
+    Example
+    -------
+    >>> config = dict.fromkeys(REQUIRED, "x")
+    >>> mask = np.array([[True, False], [True, True]])
+    >>> head = {"weight": np.zeros((3, 2), np.float32)}
+    >>> made = Subnetwork(config, {"fc": mask}, head, ["<blk>", "<unk>", "a"])
+    >>> folder = made.save(getfixture("tmp_path") / "xx")
+    >>> loaded = Subnetwork.load(folder)
+    >>> loaded.sparsity_by_tensor(), loaded.config["measured_sparsity"]
+    ({'fc': (1, 4)}, 0.25)
+    """
+
+    config: dict[str, Any]
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    head: dict[str, np.ndarray] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=list)
+    tokenizer_model: bytes | None = None
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def sparsity_by_tensor(self) -> dict[str, tuple[int, int]]:
+        """Return, for every mask, how many weights it removes and holds.
+
+        Returns
+        -------
+        dict
+            Name to `(removed, total)`.
+        """
+        return {
+            name: (int(mask.size - np.count_nonzero(mask)), int(mask.size))
+            for name, mask in self.masks.items()
+        }
+
+    def sparsity(self) -> float:
+        """Return the share of the masked tensors that is removed, overall."""
+        counts = self.sparsity_by_tensor().values()
+        total = sum(total for _, total in counts)
+        return sum(removed for removed, _ in counts) / total if total else 0.0
+
+    def check_encoder(self, fingerprint: str, encoder_name: str) -> None:
+        """Refuse an encoder for which this subnetwork was not made.
+
+        Arguments
+        ---------
+        fingerprint : str
+            Of the encoder at hand, see `s3router.formats.fingerprint`.
+        encoder_name : str
+            How that encoder is called, for the message.
+
+        Raises
+        ------
+        MismatchError
+            If the fingerprints differ; the text names both encoders.
+        """
+        ours = self.config.get("fingerprint")
+        if ours != fingerprint:
+            raise MismatchError(
+                f"this subnetwork ({self.config.get('language')}) was made "
+                f"for the encoder {self.config.get('encoder')!r} with "
+                f"fingerprint {ours}, but {encoder_name!r} has {fingerprint}: "
+                "load the encoder that it was made for"
+            )
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write the folder, read it back, compare, and only then return.
+
+        Arguments
+        ---------
+        folder : str or path
+            Where to. A subnetwork that is there is replaced at the end only;
+            a folder that is not one of ours is refused.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder.
+
+        Raises
+        ------
+        SettingError
+            If the config lacks a key, or a part has the wrong type.
+        MismatchError
+            If head and tokens disagree in their number.
+        VerificationError
+            If what was read back differs; nothing is then replaced.
+        """
+        folder = Path(folder)
+        written = self._completed()
+        with atomic_folder(folder) as temporary:
+            written._write(temporary)
+            loaded = Subnetwork.load(temporary)
+            if (difference := written.difference(loaded)) is not None:
+                raise VerificationError(
+                    f"{folder} was not saved: {difference} differs after "
+                    "reading it back; check the disk"
+                )
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "Subnetwork":
+        """Read a folder, strictly.
+
+        Arguments
+        ---------
+        folder : str or path
+            A folder that `save` wrote.
+
+        Returns
+        -------
+        Subnetwork
+            Equal to the one that was saved.
+
+        Raises
+        ------
+        NotFoundError
+            If the folder or one of its files does not exist.
+        FormatError
+            If a file is truncated or altered, or of an unknown version; the
+            text names it.
+        """
+        folder = Path(folder)
+        config = _read_config(folder)
+        files = config["files"]
+        for name, expected in files.items():
+            _check_file(folder / name, expected)
+        head = load_arrays(folder / HEAD)
+        tokens = load_tokens(folder / TOKENS)
+        model = folder / TOKENIZER if TOKENIZER in files else None
+        loaded = cls(
+            {key: config[key] for key in config if key not in _CHECKS},
+            load_masks(folder / MASK),
+            head,
+            tokens,
+            model.read_bytes() if model else None,
+            load_arrays(folder / WEIGHTS) if WEIGHTS in files else {},
+        )
+        loaded._check_head(f"{folder}: ")
+        return loaded
+
+    def difference(self, other: "Subnetwork") -> str | None:
+        """Return the name of the first part that differs, or None if equal.
+
+        Arrays are compared bit for bit, with dtype and shape.
+        """
+        for name in ("masks", "head", "weights"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            for key in sorted(set(mine) | set(theirs)):
+                if not _same(mine.get(key), theirs.get(key)):
+                    return f"{name}[{key!r}]"
+        for name in ("config", "tokens", "tokenizer_model"):
+            if getattr(self, name) != getattr(other, name):
+                return name
+        return None
+
+    def _completed(self) -> "Subnetwork":
+        """Return a copy as it comes back from disk, or say what is wrong."""
+        lacking = [key for key in REQUIRED if key not in self.config]
+        if lacking:
+            raise SettingError(
+                f"a subnetwork's config needs {', '.join(lacking)}"
+            )
+        config = {
+            "format_version": FORMAT_VERSION,
+            **{k: self.config[k] for k in self.config if k not in _CHECKS},
+            "measured_sparsity": self.sparsity(),
+        }
+        config["format_version"] = FORMAT_VERSION
+        check_tokens(self.tokens)
+        self._check_head("")
+        return Subnetwork(
+            json.loads(to_json(config)),
+            {name: np.asarray(mask) for name, mask in self.masks.items()},
+            checked_arrays("head", self.head),
+            list(self.tokens),
+            self.tokenizer_model,
+            checked_arrays("weights", self.weights),
+        )
+
+    def _check_head(self, where: str) -> None:
+        weight = self.head.get("weight")
+        if self.config.get("task") != "ctc" or weight is None:
+            return
+        if len(weight) != len(self.tokens):
+            raise MismatchError(
+                f"{where}the head has {len(weight)} outputs, but there are "
+                f"{len(self.tokens)} tokens"
+            )
+
+    def _write(self, folder: Path) -> None:
+        save_masks(folder / MASK, self.masks)
+        save_arrays(folder / HEAD, self.head)
+        save_tokens(folder / TOKENS, self.tokens)
+        if self.tokenizer_model is not None:
+            (folder / TOKENIZER).write_bytes(self.tokenizer_model)
+        if self.weights:
+            save_arrays(folder / WEIGHTS, self.weights)
+        config = dict(self.config)
+        config["files"] = {
+            file.name: {
+                "sha256": sha256_file(file),
+                "bytes": file.stat().st_size,
+            }
+            for file in sorted(folder.iterdir())
+        }
+        config["checksum"] = _checksum(config)
+        write_json(folder / CONFIG, config)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise NotFoundError(f"no such subnetwork folder: {folder}")
+    path = folder / CONFIG
+    if not path.is_file():
+        raise NotFoundError(f"{folder} is not a subnetwork: no {CONFIG} in it")
+    config = read_json(path)
+    if not isinstance(config, dict) or "format_version" not in config:
+        raise FormatError(
+            f"{path} is not the config of a subnetwork: no format_version"
+        )
+    if config["format_version"] != FORMAT_VERSION:
+        raise FormatError(
+            f"{path} has format_version {config['format_version']!r}, this "
+            f"s3router reads {FORMAT_VERSION}: use the s3router that wrote it"
+        )
+    if config.get("checksum") != _checksum(config):
+        raise FormatError(f"{path} does not match its checksum: it is altered")
+    files = config.get("files")
+    known = {MASK, HEAD, TOKENS, TOKENIZER, WEIGHTS}
+    if not isinstance(files, dict) or not (
+        {MASK, HEAD, TOKENS} <= set(files) <= known
+    ):
+        raise FormatError(f"{path}: its list of files is wrong")
+    return config
+
+
+def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise NotFoundError(f"{path.name} is missing in {path.parent}")
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise FormatError(
+            f"{path} is truncated or altered: {size} bytes instead of "
+            f"{expected['bytes']}"
+        )
+    if sha256_file(path) != expected["sha256"]:
+        raise FormatError(f"{path} is altered: its SHA-256 does not match")
+
+
+def _checksum(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a config, independent of layout and order."""
+    content = {key: config[key] for key in config if key != "checksum"}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _same(one: np.ndarray | None, two: np.ndarray | None) -> bool:
+    if one is None or two is None:
+        return False
+    return (
+        one.dtype == two.dtype
+        and one.shape == two.shape
+        and one.tobytes() == two.tobytes()
+    )

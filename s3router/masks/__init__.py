@@ -1,0 +1,1 @@
+"""Scores, the masks that they select, and how masks sit on an encoder."""

@@ -1,0 +1,132 @@
+"""One mask on one weight, as a parametrization of torch.
+
+`torch.nn.utils.parametrize` and not a replaced Linear, because WavLM reads
+`q_proj.weight` itself and would silently miss the mask. Must not select:
+the router overwrites `mask`, in place, once for each optimizer step.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from s3router.errors import SettingError
+from s3router.masks.straight_through import masked_weight
+
+
+class MaskedWeight(nn.Module):
+    """Scores, the mask that they selected, and weight x mask.
+
+    Arguments
+    ---------
+    scores : torch.nn.Parameter
+        float32, `(out, in)` or one for each group of rows or columns. May be
+        shared with other weights, where a group spans several.
+    shape : tuple of int
+        `(out, in)` of the weight.
+    surrogate : str
+        `identity` or `sigmoid`, see `s3router.masks.straight_through`.
+    layout : str
+        `entries`, `rows` or `columns`.
+
+    Example
+    -------
+    >>> scores = nn.Parameter(torch.ones(2, 3))
+    >>> mask = MaskedWeight(scores, (2, 3))
+    >>> mask(torch.ones(2, 3)).sum().item()
+    6.0
+    """
+
+    def __init__(
+        self,
+        scores: nn.Parameter,
+        shape: tuple[int, int],
+        surrogate: str = "identity",
+        layout: str = "entries",
+    ):
+        super().__init__()
+        self.surrogate = surrogate
+        self.layout = layout
+        self.scores = scores
+        # One buffer for ever: what is compiled, or reads it, keeps valid
+        # when the mask changes.
+        mask = torch.ones(shape, dtype=torch.bool, device=scores.device)
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the masked weight, `(out, in)`, dtype of `weight`."""
+        return masked_weight(
+            weight, self.scores, self.mask, self.surrogate, self.layout
+        )
+
+    @torch.no_grad()
+    def write_groups(self, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the mask from one bool for each group of rows or columns.
+
+        Arguments
+        ---------
+        keep : torch.Tensor
+            bool `(groups,)`.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            How many entries flipped, and how many are removed, scalars.
+        """
+        rows, columns = self.mask.shape
+        axis = rows if self.layout == "rows" else columns
+        wide = keep.repeat_interleave(axis // keep.numel())
+        wide = wide[:, None] if self.layout == "rows" else wide[None, :]
+        wide = wide.expand(rows, columns)
+        flipped = (self.mask != wide).sum()
+        self.mask.copy_(wide)
+        return flipped, (~self.mask).sum()
+
+
+def attach(linear: nn.Linear, name: str, mask: MaskedWeight) -> None:
+    """Put a mask on the weight of a linear layer.
+
+    Arguments
+    ---------
+    linear : torch.nn.Linear
+        The layer; its weight stays as it is, under
+        `parametrizations.weight.original`.
+    name : str
+        What the layer is called, for messages.
+    mask : MaskedWeight
+        The mask.
+
+    Raises
+    ------
+    SettingError
+        If the weight already has a parametrization: removing the mask later
+        would remove that one too.
+    """
+    check_plain(linear, name)
+    parametrize.register_parametrization(linear, "weight", mask)
+
+
+def check_plain(linear: nn.Module, name: str) -> None:
+    """Raise SettingError if the weight already is parametrized."""
+    if parametrize.is_parametrized(linear, "weight"):
+        kinds = [type(p).__name__ for p in linear.parametrizations.weight]
+        raise SettingError(
+            f"{name}.weight already has a parametrization "
+            f"({', '.join(kinds)}): remove or fold it before it gets a mask"
+        )
+    if not isinstance(getattr(linear, "weight", None), nn.Parameter):
+        raise SettingError(f"{name} has no plain weight that could be masked")
+
+
+def detach(linear: nn.Linear, fold: bool) -> None:
+    """Take the mask off; the layer is a plain `torch.nn.Linear` again.
+
+    Arguments
+    ---------
+    linear : torch.nn.Linear
+        A layer with a mask.
+    fold : bool
+        True leaves weight x mask as the weight, False the weight unmasked.
+    """
+    parametrize.remove_parametrizations(
+        linear, "weight", leave_parametrized=fold
+    )

@@ -1,0 +1,136 @@
+"""Overwrite the masks of all units by what their scores say now.
+
+Between the units (what has a score) and the selection (which only sees
+tensors). Must not hold state.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from s3router.errors import SettingError
+from s3router.masks.parametrization import MaskedWeight
+from s3router.masks.select import (
+    Pattern,
+    Pool,
+    Workspace,
+    removed_count,
+    select,
+    select_n_of_m,
+)
+from s3router.masks.select_numpy import Selected
+from s3router.masks.units import Share, Unit
+
+
+def refresh_masks(
+    units: Sequence[Unit],
+    shares: Sequence[Share],
+    scores: Mapping[str, Tensor],
+    masks: Mapping[str, MaskedWeight],
+    scope: str,
+    pattern: Pattern,
+    workspace: Workspace,
+) -> dict[str, Selected]:
+    """Select, and write the masks in place.
+
+    Arguments
+    ---------
+    units : sequence of Unit
+        What has a score.
+    shares : sequence of Share
+        For each unit its sparsity, see `s3router.masks.units.shares`.
+    scores : mapping
+        By unit: float32.
+    masks : mapping
+        By linear layer.
+    scope : str
+        `layer` or `global`.
+    pattern : Pattern
+        Where zeros may be.
+    workspace : Workspace
+        Memory to reuse.
+
+    Returns
+    -------
+    dict
+        By linear layer: entries flipped, and entries removed.
+
+    Raises
+    ------
+    SettingError
+        If scores are not float32.
+    VerificationError
+        If a score is NaN.
+    """
+    grouped = pattern.kind == "structured"
+    keeps = {
+        unit.name: torch.zeros_like(scores[unit.name], dtype=torch.bool)
+        if grouped
+        else masks[unit.name].mask
+        for unit in units
+    }
+    pools = _pools(units, shares, scores, keeps, scope, grouped)
+    if pattern.kind == "n:m":
+        selected = select_n_of_m(pools, pattern, workspace)
+    else:
+        selected = select(pools, workspace)
+    if grouped:
+        return _write_groups(units, keeps, masks)
+    return {
+        name: one
+        for pool, ones in zip(pools, selected, strict=True)
+        for name, one in zip(pool.names, ones, strict=True)
+    }
+
+
+def _pools(
+    units: Sequence[Unit],
+    shares: Sequence[Share],
+    scores: Mapping[str, Tensor],
+    keeps: Mapping[str, Tensor],
+    scope: str,
+    grouped: bool,
+) -> list[Pool]:
+    """Return what is ranked together, on the tensors as they are now."""
+    pools: dict[object, Pool] = {}
+    of_pool: dict[object, float] = {}
+    for unit, share in zip(units, shares, strict=True):
+        score = scores[unit.name]
+        if score.dtype != torch.float32:
+            raise SettingError(
+                f"the scores of {unit.name} are {score.dtype}: they must stay "
+                "float32; use autocast instead of converting the encoder"
+            )
+        # Channels are never ranked against heads: their scores speak for
+        # very different numbers of weights.
+        together = (share.key, unit.part if grouped else None)
+        if scope == "layer":
+            together = unit.name
+        pool = pools.setdefault(together, Pool([], [], [], 0))
+        of_pool[together] = share.sparsity
+        pool.names.append(unit.name)
+        pool.scores.append(score)
+        pool.masks.append(keeps[unit.name])
+    for together, pool in pools.items():
+        total = sum(score.numel() for score in pool.scores)
+        pool.removed = removed_count(of_pool[together], total)
+    return list(pools.values())
+
+
+def _write_groups(
+    units: Sequence[Unit],
+    keeps: Mapping[str, Tensor],
+    masks: Mapping[str, MaskedWeight],
+) -> dict[str, Selected]:
+    counts = {
+        name: masks[name].write_groups(keeps[unit.name])
+        for unit in units
+        for name in unit.members
+    }
+    # One wait for the device and not two for each matrix.
+    numbers = torch.stack(list(counts.values())).tolist()
+    return {
+        name: Selected(*pair)
+        for name, pair in zip(counts, numbers, strict=True)
+    }

@@ -1,0 +1,418 @@
+"""All masks of one encoder: make, refresh, exchange, fold, report.
+
+A plain object and not a torch Module: DDP would wrap the scores a second
+time. Knows nothing of losses, optimizers or files. Source: S3-Router
+(Fu et al., NeurIPS 2022), section 3; what is done otherwise: the mask is
+selected once for each optimizer step and not sorted anew in every forward,
+counts are exact, scores stay float32, and channel and head scores train.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s3router.errors import MismatchError, SettingError, near, one_of
+from s3router.masks.exchange import as_tensor, check_form, check_like
+from s3router.masks.init import check_init, initial_scores
+from s3router.masks.parametrization import (
+    MaskedWeight,
+    attach,
+    check_plain,
+    detach,
+)
+from s3router.masks.refresh import refresh_masks
+from s3router.masks.select import Pattern, Workspace
+from s3router.masks.straight_through import SURROGATES
+from s3router.masks.targets import resolve_targets
+from s3router.masks.units import (
+    Sparsity,
+    Unit,
+    check_pattern,
+    plan_units,
+    shares,
+)
+
+
+class Router:
+    """Scored masks on the linear layers of a frozen encoder.
+
+    Freezes every parameter of the encoder, then puts a parametrization on
+    the weight of each target. Only the scores can train. The masks are right
+    from the start; call `refresh` after every optimizer step.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        The model with its pre-trained weights in place (a plain checkpoint
+        does not fit it any more afterwards). Names are relative to it.
+    targets : str or sequence of str
+        `feed_forward`, `attention`, `all`, or fnmatch patterns, see
+        `s3router.masks.targets`.
+    sparsity : float or mapping
+        Share removed, in [0, 1); or one for each of `feed_forward` and
+        `attention`; or one for each block by its index.
+    scope : str
+        `layer`: every matrix loses the same share. `global`: one ranking
+        over all (with a mapping, over all with the same key; with
+        `structured`, one over the channels and one over the heads).
+    pattern : str
+        `unstructured`; `n:m` as `2:4`, n of m consecutive inputs stay; or
+        `structured`, whole feed-forward channels and attention heads.
+    init : str
+        How scores start, see `s3router.masks.init`.
+    init_scale : float
+        Divisor for `weight_magnitude_with_scale`.
+    surrogate : str
+        `identity` or `sigmoid`, see `s3router.masks.straight_through`.
+    refresh_every : int
+        Select anew every so many optimizer steps.
+    seed : int
+        Of the starting scores, which also depend on the layer's name, but
+        not on the device or on which other layers are targets.
+
+    Raises
+    ------
+    SettingError
+        If a setting cannot work; nothing has then been changed.
+
+    Example
+    -------
+    >>> layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+    >>> encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    >>> router = Router(encoder, "feed_forward", sparsity=0.25)
+    >>> router.report()[0]["removed"], router.sparsity()
+    (32, 0.25)
+    >>> router.fold()
+    >>> (encoder.layers[0].linear1.weight == 0).sum().item()
+    32
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        targets: str | Sequence[str] = "all",
+        sparsity: Sparsity = 0.5,
+        scope: str = "layer",
+        pattern: str = "unstructured",
+        init: str = "weight_rank",
+        init_scale: float = 1.0,
+        surrogate: str = "identity",
+        refresh_every: int = 1,
+        seed: int = 0,
+    ):
+        self._scope = one_of(scope, ("layer", "global"), "scope")
+        self._pattern = Pattern.parse(pattern)
+        self._surrogate = one_of(surrogate, SURROGATES, "surrogate")
+        self._refresh_every = _check_steps(refresh_every)
+        init = check_init(init, init_scale)
+        self.targets = resolve_targets(encoder, targets)
+        structured = self._pattern.kind == "structured"
+        self._units = plan_units(encoder, self.targets, structured)
+        self._linears = {n: encoder.get_submodule(n) for n in self.targets}
+        for name, linear in self._linears.items():
+            check_plain(linear, name)
+        check_pattern(self._pattern, self._scope, self._linears)
+        self._shares = shares(sparsity, self._units, self._pattern)
+        self._workspace = Workspace()
+        self._frozen = False
+        self._attached = True
+
+        for parameter in encoder.parameters():
+            parameter.requires_grad_(False)
+        self._scores: dict[str, nn.Parameter] = {}
+        self._masks: dict[str, MaskedWeight] = {}
+        for unit, (share, _) in zip(self._units, self._shares, strict=True):
+            scores = initial_scores(
+                init,
+                unit.saliency(encoder),
+                unit.fans(encoder),
+                _generator(seed, unit.name),
+                share,
+                init_scale,
+            )
+            self._attach(unit, nn.Parameter(scores))
+        self._removed: dict[str, int] = {}
+        self._select()
+
+    # -- what there is ----------------------------------------------------
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the masks are fixed: scores do not train, refresh is idle.
+
+        Set it to True after `activate` to keep a mask that came from
+        elsewhere, as another language, while a head trains on it.
+        """
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, value: bool) -> None:
+        self._frozen = bool(value)
+        for scores in self._scores.values():
+            scores.requires_grad_(not self._frozen)
+
+    def scores(self) -> dict[str, nn.Parameter]:
+        """Return the trained scores, all float32.
+
+        Returns
+        -------
+        dict
+            By linear layer, `(out, in)`; for `structured` by part of a
+            block, `(channels,)` or `(heads,)`.
+        """
+        return dict(self._scores)
+
+    def masks(self) -> dict[str, Tensor]:
+        """Return the live masks; clone them to keep their present values.
+
+        Returns
+        -------
+        dict
+            By linear layer: bool `(out, in)`, True where kept.
+        """
+        return {name: mask.mask for name, mask in self._masks.items()}
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return, for each masked layer, what its mask removes.
+
+        Returns
+        -------
+        list of dict
+            `name`, `removed`, `total` (weights) and `sparsity`.
+        """
+        rows = []
+        for name, mask in self._masks.items():
+            removed, total = self._removed[name], mask.mask.numel()
+            share = removed / total
+            row = {"name": name, "removed": removed, "total": total}
+            rows.append({**row, "sparsity": share})
+        return rows
+
+    def sparsity(self) -> float:
+        """Return the share of all masked weights that is removed, as is."""
+        return sum(self._removed.values()) / self._total()
+
+    # -- training ---------------------------------------------------------
+
+    def refresh(self, step: int | None = None) -> float:
+        """Select the masks anew from the scores.
+
+        Arguments
+        ---------
+        step : int or None
+            Optimizer steps done; where it is not a multiple of
+            `refresh_every` nothing happens. None always selects.
+
+        Returns
+        -------
+        float
+            Share of all mask entries that flipped; 0.0 when skipped.
+
+        Raises
+        ------
+        SettingError
+            If the masks are off the encoder, or scores are not float32 (as
+            after `encoder.half()`: use autocast instead).
+        VerificationError
+            If a score is NaN.
+        """
+        self._check_attached("refresh")
+        if self._frozen or (step is not None and step % self._refresh_every):
+            return 0.0
+        return self._select() / self._total()
+
+    def set_sparsity(self, sparsity: Sparsity) -> None:
+        """Change the sparsity; it takes effect at the next `refresh`.
+
+        Arguments
+        ---------
+        sparsity : float or mapping
+            As for the constructor.
+        """
+        self._shares = shares(sparsity, self._units, self._pattern)
+
+    # -- exchange ---------------------------------------------------------
+
+    @torch.no_grad()
+    def activate(self, masks: Mapping[str, Tensor | np.ndarray]) -> None:
+        """Overwrite all masks in place, as to switch the language.
+
+        The scores stay, so the next `refresh` selects from them again unless
+        `frozen` is set.
+
+        Arguments
+        ---------
+        masks : mapping
+            By linear layer: bool `(out, in)`. Exactly the layers that are
+            masked.
+
+        Raises
+        ------
+        MismatchError
+            If a name is missing or unknown, or a shape or dtype differs;
+            nothing has then been changed.
+        """
+        self._check_attached("activate")
+        live = self.masks()
+        new = {name: as_tensor(mask) for name, mask in masks.items()}
+        check_like(new, live, "mask")
+        for name, mask in live.items():
+            mask.copy_(new[name])
+        self._count()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return scores and masks, for a checkpoint.
+
+        Returns
+        -------
+        dict
+            `scores.<name>` float32 and `masks.<name>` bool; live tensors, as
+            `torch.nn.Module.state_dict` returns them.
+        """
+        state = {f"scores.{n}": s.detach() for n, s in self._scores.items()}
+        state |= {f"masks.{n}": mask for n, mask in self.masks().items()}
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back, bit for bit, what `state_dict` returned.
+
+        Arguments
+        ---------
+        state : mapping
+            Exactly the names, shapes and dtypes of `state_dict`.
+
+        Raises
+        ------
+        MismatchError
+            If anything differs; nothing has then been changed.
+        """
+        live = self.state_dict()
+        check_like(state, live, "router state")
+        for name, tensor in live.items():
+            tensor.copy_(state[name])
+        self._count()
+
+    # -- the end ----------------------------------------------------------
+
+    def fold(self) -> None:
+        """Leave weight x mask as the weights; the layers are plain again."""
+        self._detach(fold=True)
+
+    def remove(self) -> None:
+        """Take the masks off; the weights are those from before."""
+        self._detach(fold=False)
+
+    # -- inside -----------------------------------------------------------
+
+    def _attach(self, unit: Unit, scores: nn.Parameter) -> None:
+        self._scores[unit.name] = scores
+        for name, layout in unit.members.items():
+            linear = self._linears[name]
+            shape = (linear.out_features, linear.in_features)
+            mask = MaskedWeight(scores, shape, self._surrogate, layout)
+            attach(linear, name, mask)
+            self._masks[name] = mask
+
+    def _detach(self, fold: bool) -> None:
+        self._check_attached("fold" if fold else "remove")
+        for linear in self._linears.values():
+            detach(linear, fold)
+        self._attached = False
+
+    def _check_attached(self, what: str) -> None:
+        if not self._attached:
+            raise SettingError(
+                f"router.{what}: the masks were folded or removed already"
+            )
+
+    def _select(self) -> int:
+        """Overwrite all masks; return the number of flipped entries."""
+        selected = refresh_masks(
+            self._units,
+            self._shares,
+            self._scores,
+            self._masks,
+            self._scope,
+            self._pattern,
+            self._workspace,
+        )
+        self._removed = {name: selected[name].removed for name in self._masks}
+        return sum(one.flipped for one in selected.values())
+
+    def _count(self) -> None:
+        for name, mask in self.masks().items():
+            kept = int(torch.count_nonzero(mask))
+            self._removed[name] = mask.numel() - kept
+
+    def _total(self) -> int:
+        return sum(mask.mask.numel() for mask in self._masks.values())
+
+
+@torch.no_grad()
+def apply_masks(
+    encoder: nn.Module, masks: Mapping[str, Tensor | np.ndarray]
+) -> None:
+    """Multiply masks into plain weights, in place and for good.
+
+    What `Router.fold` leaves, for a mask that was loaded from a file.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        An encoder without masks.
+    masks : mapping
+        By linear layer: bool `(out, in)`. Layers without a mask stay.
+
+    Raises
+    ------
+    MismatchError
+        If a name is no linear layer, or a shape or dtype differs; nothing
+        has then been changed.
+    SettingError
+        If a weight already has a parametrization.
+
+    Example
+    -------
+    >>> layer = nn.Sequential(nn.Linear(2, 1))
+    >>> apply_masks(layer, {"0": np.array([[True, False]])})
+    >>> (layer[0].weight == 0).tolist()
+    [[False, True]]
+    """
+    linears = {
+        name: module
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    new = {name: as_tensor(mask) for name, mask in masks.items()}
+    for name, mask in new.items():
+        if name not in linears:
+            raise MismatchError(
+                f"mask {name!r} has no linear layer in this encoder: "
+                f"{near(name, linears)}it has {len(linears)}, as "
+                f"{next(iter(linears), None)!r}"
+            )
+        check_plain(linears[name], name)
+        check_form(name, mask, linears[name].weight.shape, torch.bool, "mask")
+    for name, mask in new.items():
+        weight = linears[name].weight
+        weight.mul_(mask.to(weight.device))
+
+
+def _check_steps(value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SettingError(
+            f"refresh_every: {value!r} is not a number of steps, 1 or more"
+        )
+    return value
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    """Return the random numbers of one unit, alike on every machine."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    start = int.from_bytes(digest[:8], "little") >> 1
+    return torch.Generator().manual_seed(start)

@@ -1,0 +1,1 @@
+"""How a subnetwork is found: one file a method, all behind `base.Method`."""

@@ -1,0 +1,60 @@
+"""Methods by name, so that one YAML key chooses among them."""
+
+import inspect
+
+from s3router.errors import SettingError, near, one_of
+from s3router.methods.base import Method
+from s3router.methods.full import FullTuning
+from s3router.methods.head_only import HeadOnly
+from s3router.methods.mask_tuning import MaskTuning
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (MaskTuning, FullTuning, HeadOnly)
+}
+
+
+def build_method(name: str, **settings: object) -> Method:
+    """Build a method from the settings of a YAML.
+
+    A YAML states the settings of all methods side by side, so that swapping
+    the method is one word. Each method takes those that it knows; a setting
+    that no method knows is an error.
+
+    Arguments
+    ---------
+    name : str
+        A key of `METHODS`: mask_tuning, full, head_only.
+    **settings : object
+        Settings of this and of other methods.
+
+    Returns
+    -------
+    Method
+        The method, not yet attached to an encoder.
+
+    Raises
+    ------
+    SettingError
+        If the method or a setting is unknown.
+
+    Example
+    -------
+    >>> build_method("mask_tuning", sparsity=0.5).describe()["sparsity"]
+    0.5
+    >>> build_method("head_only", sparsity=0.5).describe()
+    {'method': 'head_only'}
+    """
+    one_of(name, METHODS, "method")
+    known = {
+        option
+        for method in METHODS.values()
+        for option in inspect.signature(method).parameters
+    }
+    for option in settings:
+        if option not in known:
+            raise SettingError(
+                f"no method has a setting {option!r}: "
+                f"{near(option, known)}Known: {', '.join(sorted(known))}"
+            )
+    own = inspect.signature(METHODS[name]).parameters
+    return METHODS[name](**{k: v for k, v in settings.items() if k in own})

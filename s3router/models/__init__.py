@@ -1,0 +1,1 @@
+"""Frozen speech encoders of every family and format, and the heads on them."""

@@ -1,0 +1,123 @@
+"""What pre-training puts around the encoder, and takes off again afterwards."""
+
+import torch
+from torch import nn
+from transformers import HubertModel
+
+
+class MelRegressor(nn.Module):
+    """Front end and projection with a linear read-out of log mel bands.
+
+    Teaches the convolutions to be a filter bank before the transformer
+    trains: from scratch, both together stay at the unigram entropy.
+
+    Arguments
+    ---------
+    encoder : HubertModel
+        Its front end and feature projection are used.
+    bins : int
+        Mel bands.
+    """
+
+    def __init__(self, encoder: HubertModel, bins: int) -> None:
+        super().__init__()
+        self.front_end = encoder.feature_extractor
+        self.projection = encoder.feature_projection
+        self.read_out = nn.Linear(encoder.config.hidden_size, bins)
+
+    def forward(self, wavs: torch.Tensor) -> torch.Tensor:
+        """Return predicted bands.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples), normalised, no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, frames, bins).
+        """
+        features = self.front_end(wavs).transpose(1, 2)
+        return self.read_out(project(self.projection, features))
+
+
+def project(projection: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """Return the projected features; some versions return a tuple."""
+    return _first(projection(features))
+
+
+def _first(out: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return out[0] if isinstance(out, tuple) else out
+
+
+class UnitPredictor(nn.Module):
+    """Encoder on features of its frozen front end, with a head over units.
+
+    Arguments
+    ---------
+    encoder : HubertModel
+        All but its front end trains.
+    units : int
+        Number of units.
+    """
+
+    def __init__(self, encoder: HubertModel, units: int) -> None:
+        super().__init__()
+        self.projection = encoder.feature_projection
+        self.mask_embedding = encoder.masked_spec_embed
+        self.transformer = encoder.encoder
+        self.read_out = nn.Linear(encoder.config.hidden_size, units)
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        frames: torch.Tensor,
+        hidden: torch.Tensor | None = None,
+        layers: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Return logits over units, or all layers.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            (batch, frames, channels) output of the front end.
+        frames : torch.Tensor
+            (batch,) int64, valid frames.
+        hidden : torch.Tensor
+            (batch, frames) bool, what the encoder does not see.
+        layers : bool
+            Return the output of each layer instead.
+
+        Returns
+        -------
+        torch.Tensor or tuple of torch.Tensor
+            (batch, frames, units), or per layer (batch, frames, width): the
+            transformer's input, then the output of each block.
+        """
+        states = project(self.projection, features)
+        if hidden is not None:
+            embedding = self.mask_embedding.to(states.dtype)
+            states = torch.where(hidden.unsqueeze(-1), embedding, states)
+        longest = features.shape[1]
+        valid = None
+        if int(frames.min()) < longest:
+            index = torch.arange(longest, device=frames.device)
+            valid = (index < frames.unsqueeze(1)).long()
+        outputs: list[torch.Tensor] = [states]
+        hooks = []
+        if layers:
+            hooks = [
+                block.register_forward_hook(
+                    lambda _module, _inputs, out: outputs.append(_first(out))
+                )
+                for block in self.transformer.layers
+            ]
+        try:
+            out = self.transformer(states, attention_mask=valid)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if layers:
+            return tuple(outputs)
+        return self.read_out(out.last_hidden_state)

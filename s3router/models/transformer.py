@@ -1,0 +1,144 @@
+"""The transformer of any family, run block by block on masked input.
+
+transformers' own encoder forward lets padding leak in two places (the stacked
+positional convs of data2vec, the batch norm of some HuBERT positional convs)
+and zeroes its input in place. This is the same computation on the same
+modules, with the padding kept at zero before every positional conv. It holds
+no weights: masks, hooks and gradient checkpointing on the modules keep
+working.
+"""
+
+from torch import Tensor, nn
+
+from s3router.models.families import has_stable_layer_norm
+from s3router.models.wavlm import is_wavlm_attention
+
+
+def run_feature_projection(projection: nn.Module, features: Tensor) -> Tensor:
+    """Project conv features to the width of the transformer.
+
+    Arguments
+    ---------
+    projection : torch.nn.Module
+        `feature_projection` of the Hugging Face model.
+    features : torch.Tensor, (B, T, C)
+        Output of the conv front end.
+
+    Returns
+    -------
+    torch.Tensor, (B, T, D)
+        Input of the transformer, before any masking.
+    """
+    projected = projection(features)
+    # HuBERT returns the tensor, the other families (projected, normed).
+    return projected[0] if isinstance(projected, tuple) else projected
+
+
+def run_transformer(
+    encoder: nn.Module,
+    hidden: Tensor,
+    valid: Tensor | None = None,
+    states: list[Tensor] | None = None,
+) -> Tensor:
+    """Run positional conv, blocks and norms.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        `encoder` of the Hugging Face model.
+    hidden : torch.Tensor, (B, T, D)
+        Projected features.
+    valid : torch.Tensor, (B, T) bool, optional
+        True inside each clip; None if nothing is padded.
+    states : list, optional
+        Receives the input of the first block and the output of every block.
+        The last of a pre-norm encoder is before the final layer norm.
+
+    Returns
+    -------
+    torch.Tensor, (B, T, D)
+        The encoder's output. The padding holds numbers of no meaning.
+    """
+    pre_norm = has_stable_layer_norm(encoder.config)
+    position = positional_embedding(encoder.pos_conv_embed, hidden, valid)
+    hidden = hidden + position
+    if not pre_norm:
+        hidden = encoder.layer_norm(hidden)
+    hidden = encoder.dropout(hidden)
+
+    position_bias = None
+    # (B, 1, 1, T): the fused attention broadcasts it over heads and queries.
+    mask = None if valid is None else valid[:, None, None, :]
+    for block in encoder.layers:
+        if states is not None:
+            states.append(hidden)
+        if is_wavlm_attention(block.attention):
+            hidden, position_bias = block(
+                hidden, attention_mask=valid, position_bias=position_bias
+            )
+        else:
+            hidden = block(hidden, attention_mask=mask)
+    if states is not None:
+        states.append(hidden)
+    return encoder.layer_norm(hidden) if pre_norm else hidden
+
+
+def positional_embedding(
+    embed: nn.Module, hidden: Tensor, valid: Tensor | None
+) -> Tensor:
+    """Return the convolutional position embedding, blind to the padding.
+
+    At the end of a clip that is alone, each conv sees its own zero padding.
+    So the padding must be zero at the input of EVERY conv, not only of the
+    first: data2vec stacks five with layer norms between them, and some HuBERT
+    models put a batch norm, which moves zeros, before their one.
+
+    Arguments
+    ---------
+    embed : torch.nn.Module
+        `encoder.pos_conv_embed` of the Hugging Face model.
+    hidden : torch.Tensor, (B, T, D)
+        Input of the transformer.
+    valid : torch.Tensor, (B, T) bool or None
+        True inside each clip; None if nothing is padded.
+
+    Returns
+    -------
+    torch.Tensor, (B, T, D)
+        To be added to `hidden`.
+    """
+    hidden = zero_padding(hidden, valid)
+    stacked = getattr(embed, "layers", None)
+    if stacked is not None:
+        hidden = hidden.transpose(1, 2)
+        for layer in stacked:
+            hidden = layer(hidden).transpose(1, 2)
+            hidden = zero_padding(hidden, valid).transpose(1, 2)
+        return hidden.transpose(1, 2)
+    batch_norm = getattr(embed, "batch_norm", None)
+    if batch_norm is None or valid is None:
+        return embed(hidden)
+    hidden = batch_norm(hidden.transpose(1, 2)).transpose(1, 2)
+    hidden = zero_padding(hidden, valid).transpose(1, 2)
+    hidden = embed.activation(embed.padding(embed.conv(hidden)))
+    return hidden.transpose(1, 2)
+
+
+def zero_padding(hidden: Tensor, valid: Tensor | None) -> Tensor:
+    """Return `hidden` with zeros outside each clip.
+
+    Arguments
+    ---------
+    hidden : torch.Tensor, (B, T, D)
+        Anything with one row for each frame.
+    valid : torch.Tensor, (B, T) bool or None
+        True inside each clip; None returns `hidden` itself.
+
+    Returns
+    -------
+    torch.Tensor, (B, T, D)
+        A new tensor; never changed in place.
+    """
+    if valid is None:
+        return hidden
+    return hidden.masked_fill(~valid[:, :, None], 0.0)

@@ -1,0 +1,1 @@
+"""`s3router quickstart`: the whole chain on synthetic speech, in minutes."""

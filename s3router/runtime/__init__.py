@@ -1,0 +1,1 @@
+"""Runs exported subnetworks on a device: numpy, onnxruntime, soundfile."""

@@ -1,0 +1,266 @@
+"""The recogniser: a bundle and audio in, text out.
+
+    recognizer = Recognizer("bundle", "zh-CN")
+    print(recognizer.transcribe("a.wav").text)
+
+Needs numpy, onnxruntime and soundfile; never torch.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s3router.errors import DataError, FormatError
+from s3router.formats.bundle import Bundle, BundleLanguage
+from s3router.formats.tokens_file import load_tokens
+from s3router.runtime.audio import normalize, read_audio, to_mono
+from s3router.runtime.decode import collapse, join_tokens
+from s3router.runtime.segments import find_segments, kept_frames
+from s3router.runtime.session import Session, open_session
+
+Audio = str | os.PathLike | np.ndarray | tuple[np.ndarray, int]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in one recording.
+
+    Arguments
+    ---------
+    text : str
+        The transcription.
+    language : str
+        Code of the language that it was recognised in.
+    duration : float
+        Seconds of audio.
+    seconds : float
+        Seconds that reading and recognising took.
+    provider : str
+        What onnxruntime ran on.
+    """
+
+    text: str
+    language: str
+    duration: float
+    seconds: float
+    provider: str
+
+    @property
+    def real_time_factor(self) -> float:
+        """Return seconds of work for a second of audio."""
+        return self.seconds / self.duration
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields and the real-time factor, ready for JSON."""
+        factor = round(self.real_time_factor, 6)
+        return {**asdict(self), "real_time_factor": factor}
+
+
+@dataclass(frozen=True)
+class _Active:
+    """All that recognition in one language needs; replaced as a whole, so
+    that a switch in one thread leaves a transcription in another alone."""
+
+    language: str
+    entry: BundleLanguage
+    symbols: list[str]
+    session: Session
+
+
+class Recognizer:
+    """Recognises speech with a bundle.
+
+    Arguments
+    ---------
+    bundle : str or path
+        The bundle folder.
+    language : str, optional
+        Language code; a loose one ("zh" for "zh-CN") where it is clear. May
+        be left out if the bundle has one language.
+    providers : sequence of str or str, optional
+        "cpu", "cuda" ..., best first; CUDA where usable, else CPU, if not
+        given.
+    threads : int, optional
+        CPU threads.
+    chunk_seconds : float
+        Longer recordings are cut at quiet places into pieces of at most this
+        many seconds.
+
+    Raises
+    ------
+    NotFoundError
+        If the bundle or a file of it is missing.
+    FormatError
+        If a file is truncated or altered.
+    SettingError
+        If a language is not in the bundle, or a provider is not usable.
+    MissingDependencyError
+        If onnxruntime is not installed.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike,
+        language: str | None = None,
+        providers: Sequence[str] | str | None = None,
+        threads: int | None = None,
+        chunk_seconds: float = 30.0,
+    ):
+        self.bundle = Bundle.load(bundle)
+        self.chunk_seconds = chunk_seconds
+        self._providers = providers
+        self._threads = threads
+        self._active = self._open(self.bundle.language(language))
+
+    @property
+    def languages(self) -> list[str]:
+        """Return the codes of the bundle's languages."""
+        return list(self.bundle.languages)
+
+    @property
+    def language(self) -> str:
+        """Return the code of the language in use."""
+        return self._active.language
+
+    @property
+    def provider(self) -> str:
+        """Return the execution provider that really runs."""
+        return self._active.session.provider
+
+    @property
+    def symbols(self) -> list[str]:
+        """Return the symbol of each token id of the language in use."""
+        return list(self._active.symbols)
+
+    def switch(self, language: str) -> None:
+        """Change the language.
+
+        Arguments
+        ---------
+        language : str
+            As in the constructor.
+
+        Raises
+        ------
+        SettingError
+            If it is not in the bundle; the old language stays.
+        FormatError
+            If its files are altered; the old language stays.
+        """
+        code = self.bundle.language(language)
+        if code != self._active.language:
+            self._active = self._open(code)
+
+    def transcribe(self, audio: Audio) -> Transcript:
+        """Recognise a recording.
+
+        Arguments
+        ---------
+        audio : str, path, np.ndarray or tuple
+            A file; or (samples,) at the bundle's rate; or an array of
+            (samples,) or (samples, channels) and its rate.
+
+        Returns
+        -------
+        Transcript
+            Text and times.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such file.
+        DataError
+            If it cannot be read, or is too short for one frame.
+        """
+        start = time.perf_counter()
+        active = self._active
+        samples = self._samples(audio)
+        frame_ids = self._frame_ids(active, samples)
+        entry = active.entry
+        text = join_tokens(
+            collapse(frame_ids, entry.blank),
+            active.symbols,
+            (entry.blank, entry.unk),
+        )
+        if entry.spaceless:
+            text = text.replace(" ", "")
+        return Transcript(
+            text=text,
+            language=active.language,
+            duration=len(samples) / self.bundle.sample_rate,
+            seconds=time.perf_counter() - start,
+            provider=active.session.provider,
+        )
+
+    def logits(self, audio: Audio) -> np.ndarray:
+        """Return the logits of a recording, in one piece.
+
+        Arguments
+        ---------
+        audio : str, path, np.ndarray or tuple
+            As for `transcribe`.
+
+        Returns
+        -------
+        np.ndarray
+            (frames, tokens) float32.
+        """
+        return self._run(self._active, self._samples(audio))
+
+    def _samples(self, audio: Audio) -> np.ndarray:
+        """Return mono audio at the bundle's rate, long enough for a frame."""
+        rate = self.bundle.sample_rate
+        if isinstance(audio, (str, os.PathLike)):
+            name, samples = str(audio), read_audio(audio, rate)
+        else:
+            pair = audio if isinstance(audio, tuple) else (audio, rate)
+            name = "the audio array"
+            samples = to_mono(*pair, rate, name)
+        least = self.bundle.min_samples
+        if len(samples) < least:
+            raise DataError(
+                f"{name} is too short: {len(samples) * 1000 / rate:.1f} ms, "
+                f"and the model needs at least {least * 1000 / rate:.1f} ms"
+            )
+        return samples
+
+    def _frame_ids(self, active: _Active, samples: np.ndarray) -> np.ndarray:
+        """Return the best token id of each frame, (frames,) int64."""
+        bundle, ids = self.bundle, []
+        for segment in find_segments(
+            samples, bundle.sample_rate, self.chunk_seconds, hop=bundle.hop
+        ):
+            heard = samples[segment.context_start : segment.context_end]
+            best = self._run(active, heard).argmax(axis=-1)
+            kept = kept_frames(
+                segment, len(best), bundle.hop, bundle.min_samples
+            )
+            ids.append(best[kept])
+        return np.concatenate(ids)
+
+    def _run(self, active: _Active, samples: np.ndarray) -> np.ndarray:
+        """Return the logits (frames, tokens) of one piece."""
+        if self.bundle.normalize:
+            samples = normalize(samples)
+        return active.session.run(samples[None])[0]
+
+    def _open(self, code: str) -> _Active:
+        """Check the files of a language and open them."""
+        entry = self.bundle.languages[code]
+        self.bundle.verify(entry.files)
+        symbols = load_tokens(self.bundle.path(entry.tokens))
+        session = open_session(
+            self.bundle.path(entry.model), self._providers, self._threads
+        )
+        vocabulary = session.ort.get_outputs()[0].shape[-1]
+        if vocabulary != len(symbols):
+            raise FormatError(
+                f"{Path(entry.tokens)} of the bundle has {len(symbols)} "
+                f"tokens, its graph {vocabulary}"
+            )
+        return _Active(code, entry, symbols, session)

@@ -1,0 +1,189 @@
+"""Opens an ONNX graph in onnxruntime and says on what it really runs.
+
+onnxruntime falls back to the CPU without an error, so the session is asked
+afterwards.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s3router.errors import FormatError, NotFoundError, SettingError
+from s3router.runtime.providers import (
+    CUDA,
+    TENSORRT,
+    choose_providers,
+    import_onnxruntime,
+    why_not,
+)
+
+INPUT = "input_values"
+OUTPUT = "logits"
+
+_CUDA_OPTIONS = {
+    # The default searches for the best algorithm anew at each new length.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # TF32 has 10 bits of mantissa: errors near 1e-3 in the logits.
+    "use_tf32": "0",
+}
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open graph.
+
+    Arguments
+    ---------
+    ort : onnxruntime.InferenceSession
+        The session; `run` may be called from several threads.
+    provider : str
+        What it really runs on: the first of `ort.get_providers()`.
+    """
+
+    ort: Any
+    provider: str
+
+    def run(self, input_values: np.ndarray) -> np.ndarray:
+        """Return the logits of normalised audio.
+
+        Arguments
+        ---------
+        input_values : np.ndarray
+            (batch, samples) float32, all of one length.
+
+        Returns
+        -------
+        np.ndarray
+            (batch, frames, tokens) float32.
+        """
+        return self.ort.run([OUTPUT], {INPUT: input_values})[0]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return what export wrote into the graph."""
+        return dict(self.ort.get_modelmeta().custom_metadata_map)
+
+
+def open_session(
+    path: str | Path,
+    providers: Sequence[str] | str | None = None,
+    threads: int | None = None,
+) -> Session:
+    """Open an ONNX graph.
+
+    Arguments
+    ---------
+    path : str or Path
+        The graph. Files of external data lie beside it.
+    providers : sequence of str or str, optional
+        "cpu", "cuda", "tensorrt" or onnxruntime's names, best first. If not
+        given, CUDA where it is usable, else CPU.
+    threads : int, optional
+        Threads of one operator; if not given, one for each core that this
+        process may use.
+
+    Returns
+    -------
+    Session
+        The open graph.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such file.
+    FormatError
+        If it is no graph, or has other inputs and outputs.
+    SettingError
+        If a provider is unknown, or none of those asked for is usable here.
+    MissingDependencyError
+        If onnxruntime is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"no such ONNX file: {path}")
+    wanted = choose_providers(providers)
+    ort = import_onnxruntime()
+    options = _session_options(ort, threads)
+    with _quiet(ort, CUDA in wanted or TENSORRT in wanted):
+        try:
+            session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=[
+                    (name, _CUDA_OPTIONS) if name == CUDA else name
+                    for name in wanted
+                ],
+            )
+        except Exception as error:
+            # onnxruntime's errors share no base class but Exception.
+            raise FormatError(
+                f"onnxruntime cannot open {path}: {_one_line(error)}"
+            ) from error
+    _check_signature(session, path)
+    provider = session.get_providers()[0]
+    if providers is not None and provider not in wanted:
+        raise SettingError(
+            f"none of the wanted providers ({', '.join(wanted)}) works here; "
+            f"onnxruntime would run on {provider}. {why_not(wanted[0])}"
+        )
+    return Session(session, provider)
+
+
+def _session_options(ort: Any, threads: int | None) -> Any:
+    """Return onnxruntime's options for a number of threads."""
+    options = ort.SessionOptions()
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        if threads < 1:
+            raise SettingError(f"threads must be at least 1, not {threads}")
+        options.intra_op_num_threads = int(threads)
+    elif hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+        # In a container with fewer cores, onnxruntime's own count is that of
+        # the machine, and it complains of each core that it may not use.
+        if allowed < (os.cpu_count() or allowed):
+            options.intra_op_num_threads = allowed
+    return options
+
+
+@contextlib.contextmanager
+def _quiet(ort: Any, wants_gpu: bool):
+    """Load CUDA's libraries and mute onnxruntime's complaints meanwhile.
+
+    What it complains of is reported by us, in one line, where it matters.
+    """
+    if not wants_gpu:
+        yield
+        return
+    with contextlib.redirect_stdout(io.StringIO()):
+        if hasattr(ort, "preload_dlls"):
+            with contextlib.suppress(Exception):
+                ort.preload_dlls()
+        ort.set_default_logger_severity(4)
+        try:
+            yield
+        finally:
+            ort.set_default_logger_severity(2)
+
+
+def _check_signature(session: Any, path: Path) -> None:
+    """Raise FormatError if a graph has other inputs or outputs than ours."""
+    inputs = [x.name for x in session.get_inputs()]
+    outputs = [x.name for x in session.get_outputs()]
+    if inputs != [INPUT] or outputs != [OUTPUT]:
+        raise FormatError(
+            f"{path} is no graph of s3router: it maps {inputs} to {outputs}, "
+            f"not ['{INPUT}'] to ['{OUTPUT}']"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error's text without line breaks, shortened."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:200] + "..."

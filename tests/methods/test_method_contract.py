@@ -1,0 +1,186 @@
+"""What every method promises; a new method is checked by being registered."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from s3router.errors import SettingError
+from s3router.formats.subnetwork import Subnetwork
+from s3router.masks.router import apply_masks
+from s3router.methods.registry import METHODS, build_method
+from s3router.methods.subnetwork import collect_subnetwork
+
+# Settings of all methods side by side, as a YAML has them.
+SETTINGS = {"targets": "all", "sparsity": 0.3, "seed": 3}
+
+
+@pytest.fixture(params=sorted(METHODS))
+def name(request):
+    return request.param
+
+
+def make_encoder(seed: int = 0) -> Wav2Vec2Model:
+    torch.manual_seed(seed)
+    config = Wav2Vec2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        conv_dim=(16, 16),
+        conv_stride=(5, 4),
+        conv_kernel=(10, 4),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=4,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        layerdrop=0.0,
+        mask_time_prob=0.0,
+    )
+    return Wav2Vec2Model(config).eval()
+
+
+def output(encoder) -> torch.Tensor:
+    wav = torch.randn(2, 800, generator=torch.Generator().manual_seed(5))
+    return encoder(wav).last_hidden_state
+
+
+def train(encoder, method, steps: int = 3) -> None:
+    groups = method.parameter_groups()
+    optimizers = [torch.optim.Adam(g, lr=1e-2) for g in groups.values()]
+    for step in range(1, steps + 1):
+        result = output(encoder)
+        if groups:
+            result.square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        method.after_step(step)
+    method.before_save()
+
+
+def prepared(name: str):
+    encoder = make_encoder()
+    method = build_method(name, **SETTINGS)
+    method.prepare(encoder)
+    return encoder, method
+
+
+def test_groups_are_disjoint_and_trainable(name):
+    encoder, method = prepared(name)
+    tensors = [p for g in method.parameter_groups().values() for p in g]
+    assert all(p.requires_grad for p in tensors)
+    assert len({id(p) for p in tensors}) == len(tensors)
+    trainable = {id(p) for p in encoder.parameters() if p.requires_grad}
+    assert trainable == {id(p) for p in tensors}
+
+
+def test_training_moves_the_groups_and_nothing_else(name):
+    encoder, method = prepared(name)
+    own = {id(p) for g in method.parameter_groups().values() for p in g}
+    before = {n: p.detach().clone() for n, p in encoder.named_parameters()}
+    train(encoder, method)
+    for parameter_name, parameter in encoder.named_parameters():
+        same = torch.equal(before[parameter_name], parameter)
+        assert same or id(parameter) in own, parameter_name
+    if own:
+        changed = [
+            n
+            for n, p in encoder.named_parameters()
+            if not torch.equal(before[n], p)
+        ]
+        assert len(changed) == len(own)
+
+
+def test_checkpoint_restores_the_output_bit_for_bit(name):
+    encoder, method = prepared(name)
+    train(encoder, method)
+    other_encoder, other = prepared(name)
+    state = {k: v.clone() for k, v in method.state_dict().items()}
+    other.load_state_dict(state)
+    assert torch.equal(output(encoder), output(other_encoder))
+
+
+def test_checkpoint_continues_as_if_never_stopped(name):
+    encoder, method = prepared(name)
+    train(encoder, method, steps=2)
+    state = {k: v.clone() for k, v in method.state_dict().items()}
+    other_encoder, other = prepared(name)
+    other.load_state_dict(state)
+    # Fresh optimizers on both sides: only the method's state is compared.
+    train(encoder, method, steps=2)
+    train(other_encoder, other, steps=2)
+    assert torch.equal(output(encoder), output(other_encoder))
+
+
+def test_saved_subnetwork_makes_the_plain_encoder_equal(name, tmp_path):
+    encoder, method = prepared(name)
+    train(encoder, method)
+    collect_subnetwork(
+        method,
+        {"weight": np.zeros((3, 32), np.float32)},
+        ["<blk>", "<unk>", "a"],
+        {
+            "language": "xx",
+            "task": "ctc",
+            "encoder": "test",
+            "fingerprint": "sha256:0",
+            "sample_rate": 16000,
+            "normalize": True,
+            "unit": "char",
+            "head": {"type": "ctc"},
+        },
+    ).save(tmp_path / "subnetwork")
+    loaded = Subnetwork.load(tmp_path / "subnetwork")
+    plain = make_encoder()
+    state = dict(plain.named_parameters())
+    with torch.no_grad():
+        for weight_name, value in loaded.weights.items():
+            state[weight_name].copy_(torch.from_numpy(value))
+    apply_masks(plain, loaded.masks)
+    assert torch.equal(output(encoder), output(plain))
+    assert bool(loaded.weights) == METHODS[name].changes_weights
+    assert loaded.config["method"] == name
+
+
+def test_masks_have_the_stated_sparsity_exactly(name):
+    encoder, method = prepared(name)
+    train(encoder, method)
+    for owner, mask in method.masks().items():
+        assert mask.dtype == torch.bool
+        weight = encoder.get_submodule(owner).weight
+        assert mask.shape == weight.shape
+        assert int((~mask).sum()) == round(0.3 * mask.numel()), owner
+
+
+def test_same_seed_same_subnetwork(name):
+    results = []
+    for _ in range(2):
+        encoder, method = prepared(name)
+        train(encoder, method)
+        results.append(method.masks())
+    assert results[0].keys() == results[1].keys()
+    assert all(torch.equal(results[0][n], results[1][n]) for n in results[0])
+
+
+def test_unknown_method_and_setting_name_what_exists():
+    with pytest.raises(SettingError, match="did you mean 'mask_tuning'"):
+        build_method("mask_tunig")
+    with pytest.raises(SettingError, match="did you mean 'sparsity'"):
+        build_method("full", sparsiti=0.1)
+
+
+def test_full_tuning_leaves_the_front_end():
+    encoder, method = prepared("full")
+    before = output_front_end(encoder)
+    train(encoder, method)
+    assert torch.equal(before, output_front_end(encoder))
+    assert not any(n.startswith("feature_extractor") for n in method.weights())
+
+
+def output_front_end(encoder) -> torch.Tensor:
+    wav = torch.randn(1, 400, generator=torch.Generator().manual_seed(1))
+    return encoder.feature_extractor(wav).detach()
