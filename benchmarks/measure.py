@@ -30,8 +30,9 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def summary(times: list[float]) -> dict[str, object]:
-    """Return median, minimum and all times, in seconds."""
+    """Return median, mean, minimum and all times, in seconds."""
     return {
+        "mean": round(statistics.mean(times), 6),
         "median": round(statistics.median(times), 6),
         "minimum": round(min(times), 6),
         "all": [round(value, 6) for value in times],

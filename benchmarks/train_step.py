@@ -128,12 +128,12 @@ class Step:
 
     def backward(self) -> None:
         """Compute the gradients."""
-        self.optimizer.zero_grad()
         self.loss.backward()
 
     def update(self) -> None:
         """Let the optimizer step."""
         self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def refresh(self) -> None:
         """Select the masks anew; only ours does so outside of forward."""

@@ -100,6 +100,7 @@ def main(arguments: list[str]) -> None:
             "sample_rate": hparams["sample_rate"],
             "min_samples": encoder.min_samples,
             "seed": hparams["seed"],
+            "clip_memory": hparams["clip_memory"],
         },
     )
     csvs = {s: manifests / f"{s}.csv" for s in ("train", "dev", "test")}

@@ -28,6 +28,10 @@ from transformers import HubertModel
 
 from s3router.brains.hparams import flatten_hparams, load_hparams
 from s3router.brains.pretrain import LearningCurve, MelBrain, UnitBrain
+from s3router.brains.pretrain_layers import (
+    layer_agreement,
+    parallel_speech,
+)
 from s3router.brains.pretrain_targets import (
     LayerFrames,
     MelCrops,
@@ -46,177 +50,6 @@ from s3router.models.hubert_folder import bfloat16_is_fast, save_hubert
 from s3router.models.pretrain_head import MelRegressor, UnitPredictor
 
 logger = get_logger(__name__)
-
-
-class Pool:
-    """Decoded audio with who speaks what, and how it is drawn."""
-
-    def __init__(self, hparams):
-        rows = read_manifest(Path(hparams["work_folder"]) / "pool.csv")
-        path = Path(hparams["work_folder"]) / "audio.i16"
-        self.audio, items = decode_pool(rows, path)
-        self.speakers = [item["speaker"] for item in items]
-        languages = [item["language"] for item in items]
-        lengths = self.audio.lengths.astype(float)
-        valid = held_out(items, hparams["held_out_share"])
-        alpha = hparams["language_alpha"]
-        drawn = clip_probabilities(
-            np.where(valid, 1e-9, lengths), languages, alpha
-        )
-        self.train = np.where(valid, 0.0, drawn)
-        self.valid = np.where(valid, lengths, 0.0)
-
-
-def fit_stage(brain, train, valid, hparams):
-    """Fit one stage; its loaders give ready batches."""
-    brain.train_data = train
-    loaders = [
-        brain.make_dataloader(
-            data,
-            stage,
-            ckpt_prefix=prefix,
-            batch_size=None,
-            num_workers=hparams["num_workers"],
-        )
-        for data, stage, prefix in (
-            (train, sb.Stage.TRAIN, "dataloader-"),
-            (valid, sb.Stage.VALID, None),
-        )
-    ]
-    brain.fit(brain.hparams.epoch_counter, *loaders)
-
-
-def stage_brain(kind, name, model, epochs, rate, hparams, run_opts, on_epoch):
-    """Return the Brain of a stage, with a folder of its own."""
-    work = Path(hparams["work_folder"]) / name
-    return kind(
-        LearningCurve(Path(hparams["output_folder"], "curves", f"{name}.json")),
-        on_epoch,
-        modules={"model": model},
-        opt_class=hparams["opt_class"],
-        hparams={
-            "lr": rate,
-            "schedule": hparams["schedule"],
-            "epoch_counter": EpochCounter(epochs),
-            "frames_per_second": 50,
-            "seen_weight": hparams["seen_weight"],
-            "train_loggers": hparams["train_loggers"],
-        },
-        run_opts={
-            **run_opts,
-            "max_grad_norm": hparams["max_grad_norm"],
-            "ckpt_interval_minutes": hparams["ckpt_interval_minutes"],
-        },
-        checkpointer=Checkpointer(work),
-    )
-
-
-def warm_up(encoder, pool, hparams, run_opts):
-    """Stage 0: teach the front end log mel bands of clean speech."""
-    model = MelRegressor(encoder, hparams["mel_bins"])
-    brain = stage_brain(
-        MelBrain,
-        "warmup",
-        model,
-        hparams["warmup_epochs"],
-        hparams["warmup_lr"],
-        hparams,
-        # Convolutions this narrow gain nothing from half precision.
-        {**run_opts, "precision": "fp32"},
-        None,
-    )
-    data = {
-        "clips": hparams["warmup_clips"],
-        "seconds": hparams["warmup_seconds"],
-        "bins": hparams["mel_bins"],
-    }
-    train = MelCrops(
-        pool.audio,
-        pool.train,
-        hparams["warmup_steps"],
-        seed=hparams["seed"],
-        **data,
-    )
-    valid = MelCrops(
-        pool.audio, pool.valid, 4, seed=hparams["seed"] + 1, **data
-    )
-    fit_stage(brain, train, valid, hparams)
-    encoder.feature_extractor.requires_grad_(False)
-
-
-def features_of(encoder, pool, hparams):
-    """Return the cached output of the frozen front end, clean one first."""
-    work = Path(hparams["work_folder"])
-    versions = []
-    for number in range(hparams["degraded_versions"] + 1):
-        seed = None if number == 0 else hparams["seed"] + number
-        path = work / f"features_{number}.f16"
-        front_end = encoder.feature_extractor
-        run_on_main(cache_features, args=[front_end, pool.audio, path, seed])
-        versions.append(Ragged(path, "float16"))
-    return versions
-
-
-def units_of(number, iteration, previous, pool, clean, hparams, precision):
-    """Return the targets of an iteration."""
-    path = Path(hparams["work_folder"]) / f"units_{number}.u16"
-    if Ragged.exists(path):
-        return Ragged(path, "uint16")
-    if iteration["of"] == "mfcc":
-        frames = MFCCFrames(pool.audio, pool.speakers)
-    elif previous is None:
-        raise SettingError("the first iteration must be of mfcc")
-    else:
-        frames = LayerFrames(previous, clean, iteration["of"], precision)
-    return make_units(
-        frames,
-        path,
-        iteration["units"],
-        hparams["unit_fit_frames"],
-        hparams["seed"],
-    )
-
-
-def run_iteration(number, iteration, encoder, pool, versions, units, settings):
-    """Stages 1 and 2: predict units of hidden frames."""
-    hparams, run_opts = settings
-    model = UnitPredictor(encoder, iteration["units"])
-    last = iteration["epochs"]
-
-    def export(epoch):
-        if epoch % hparams["export_every"] == 0 or epoch == last:
-            save_hubert(encoder, hparams["encoder_folder"])
-
-    brain = stage_brain(
-        UnitBrain,
-        f"iteration_{number}",
-        model,
-        iteration["epochs"],
-        hparams["lr"],
-        hparams,
-        run_opts,
-        export,
-    )
-    data = {
-        "versions": versions,
-        "units": units,
-        "batch_frames": hparams["batch_frames"],
-        "crop_frames": hparams["crop_frames"],
-        "degraded_share": hparams["degraded_share"],
-        "span_share": hparams["span_share"],
-        "span_frames": hparams["span_frames"],
-    }
-    train = CropBatches(
-        probabilities=pool.train,
-        batches=hparams["epoch_steps"],
-        seed=hparams["seed"] + number,
-        **data,
-    )
-    valid = CropBatches(
-        probabilities=pool.valid, batches=8, seed=hparams["seed"] - 1, **data
-    )
-    fit_stage(brain, train, valid, hparams)
-    return model
 
 
 @exit_on_error
@@ -262,7 +95,12 @@ def main(arguments):
     previous = None
     for number, iteration in enumerate(hparams["iterations"], start=1):
         units = units_of(
-            number, iteration, previous, pool, versions[0], hparams, kind
+            number,
+            iteration,
+            previous,
+            pool,
+            versions[0],
+            (hparams, kind, encoder.feature_extractor),
         )
         previous = run_iteration(
             number,

@@ -10,6 +10,7 @@ from speechbrain.utils.distributed import if_main_process
 
 from s3router.brains.hparams import flatten_hparams, load_hparams
 from s3router.data.audio import read_audio
+from s3router.data.languages import is_spaceless
 from s3router.data.manifest import read_manifest
 from s3router.data.tokens import CharTokens, SentencePieceTokens, Tokens
 from s3router.errors import one_of
@@ -59,7 +60,7 @@ def build_tokens(train_csv: Path, hparams: Mapping) -> Tokens:
     train_csv : pathlib.Path
         Manifest of the training split; no other text is looked at.
     hparams : mapping
-        With `token_type` and `vocabulary_size`.
+        With `token_type`, `vocabulary_size` and `language`.
 
     Returns
     -------
@@ -70,7 +71,11 @@ def build_tokens(train_csv: Path, hparams: Mapping) -> Tokens:
     texts = [row["wrd"] for row in read_manifest(train_csv)]
     if kind == "char":
         return CharTokens.from_texts(texts)
-    return SentencePieceTokens.from_texts(texts, hparams["vocabulary_size"])
+    return SentencePieceTokens.from_texts(
+        texts,
+        hparams["vocabulary_size"],
+        spaceless=is_spaceless(hparams["language"]),
+    )
 
 
 def cache_front_end(

@@ -194,12 +194,22 @@ def _verdict(
     return AudioCheck(duration)
 
 
+def _lacking(path: Path) -> int:
+    try:
+        return missing_bytes(path)
+    except OSError:  # not to be read at all, which is what is reported
+        return 0
+
+
 def _failure(
     path: Path, frames: int, rate: int, error: Exception
 ) -> AudioCheck:
     if frames:
         text = f"it breaks off after {frames / rate:.2f} s"
         return AudioCheck(frames / rate, "truncated", text)
+    if lacking := _lacking(path):
+        text = f"its last {lacking} bytes or more are missing"
+        return AudioCheck(0.0, "truncated", text)
     if path.suffix.lower() in _UNREADABLE:
         text = f"{path.suffix} is not read; convert it to flac, wav or mp3"
     else:

@@ -186,9 +186,7 @@ def check_bundle(
             )
         model = fold(load_encoder(source), subnetwork)
         recognizer = Recognizer(folder, code, providers)
-        parity = check_language(
-            model, subnetwork, recognizer, wavs, tolerance
-        )
+        parity = check_language(model, subnetwork, recognizer, wavs, tolerance)
         report[code] = parity.as_dict()
     return report
 

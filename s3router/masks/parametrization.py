@@ -5,6 +5,9 @@
 the router overwrites `mask`, in place, once for each optimizer step.
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -51,12 +54,51 @@ class MaskedWeight(nn.Module):
         # when the mask changes.
         mask = torch.ones(shape, dtype=torch.bool, device=scores.device)
         self.register_buffer("mask", mask)
+        self._ready: Tensor | None = None
+        self._ready_for: tuple[int, ...] = ()
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the masked weight, `(out, in)`, dtype of `weight`."""
+        ready = None
+        if not torch.compiler.is_compiling() and _keeps_product(weight):
+            ready = self._product(weight)
         return masked_weight(
-            weight, self.scores, self.mask, self.surrogate, self.layout
+            weight, self.scores, self.mask, self.surrogate, self.layout, ready
         )
+
+    @torch.no_grad()
+    def _product(self, weight: Tensor) -> Tensor:
+        """Return weight x mask, from memory that is kept between calls.
+
+        On the CPU only: there the pages of a fresh tensor for each weight
+        and forward pass cost several times the product. It is made anew
+        whenever torch has written to the weight or the mask.
+        """
+        state = (
+            *(weight.data_ptr(), weight._version),
+            *(self.mask.data_ptr(), self.mask._version),
+        )
+        if self._ready is None or self._ready.shape != weight.shape:
+            self._ready = torch.empty_like(weight)
+        elif self._ready_for == state:
+            return self._ready
+        np.multiply(
+            weight.numpy(),
+            self.mask.view(torch.uint8).numpy(),
+            out=self._ready.numpy(),
+        )
+        # A graph from before must not go backward with the new values.
+        written_outside_torch(self._ready)
+        self._ready_for = state
+        return self._ready
+
+    def _apply(self, *arguments: Any, **options: Any) -> "MaskedWeight":
+        self._ready = None
+        return super()._apply(*arguments, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of copies and pickles what can be made again."""
+        return {**self.__dict__, "_ready": None}
 
     @torch.no_grad()
     def write_groups(self, keep: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,6 +122,26 @@ class MaskedWeight(nn.Module):
         flipped = (self.mask != wide).sum()
         self.mask.copy_(wide)
         return flipped, (~self.mask).sum()
+
+
+def _keeps_product(weight: Tensor) -> bool:
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and weight.is_contiguous()
+        and not weight.is_inference()
+    )
+
+
+def written_outside_torch(tensor: Tensor) -> None:
+    """Tell torch that numpy wrote into the memory of a tensor.
+
+    Counts up its version by a write of nothing, so that autograd refuses
+    graphs that saved the old values, and whoever derived something from them
+    can see that it is out of date.
+    """
+    with torch.no_grad():
+        tensor.view(-1)[:0].zero_()
 
 
 def attach(linear: nn.Linear, name: str, mask: MaskedWeight) -> None:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from s3router.errors import SettingError
-from s3router.masks.parametrization import MaskedWeight
+from s3router.masks.parametrization import (
+    MaskedWeight,
+    written_outside_torch,
+)
 from s3router.masks.select import (
     Pattern,
     Pool,
@@ -75,6 +78,8 @@ def refresh_masks(
         selected = select_n_of_m(pools, pattern, workspace)
     else:
         selected = select(pools, workspace)
+    for mask in masks.values():
+        written_outside_torch(mask.mask)
     if grouped:
         return _write_groups(units, keeps, masks)
     return {

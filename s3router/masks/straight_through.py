@@ -21,13 +21,23 @@ from torch.autograd.function import once_differentiable
 SURROGATES = ("identity", "sigmoid")
 #: How scores lie on a weight: one each, one for some rows, for some columns.
 LAYOUTS = ("entries", "rows", "columns")
+#: Entries for each thread in one piece of the gradient's sign.
+_PIECE = 1 << 17
+
+
+def product(weight: Tensor, mask: Tensor) -> Tensor:
+    """Return weight x mask, `(out, in)`, dtype of the weight."""
+    # As bytes: a product with bool takes a slower path on the CPU, by half;
+    # uint8 promotes to the dtype of the weight alike.
+    return weight * mask.view(torch.uint8)
 
 
 class _Masked(Function):
     """weight x mask, with the gradient of above.
 
     Saves the frozen weight, the scores and, only where the weight itself
-    trains, the mask: tensors that live anyway, so nothing is copied.
+    trains, the mask: tensors that live anyway, so nothing is copied. Where
+    the caller has weight x mask at hand it is passed on as it is.
     """
 
     @staticmethod
@@ -35,18 +45,17 @@ class _Masked(Function):
         weight: Tensor,
         scores: Tensor,
         mask: Tensor,
+        ready: Tensor | None,
         surrogate: str,
         layout: str,
     ) -> Tensor:
-        # As bytes: a product with bool takes a slower path on the CPU, by
-        # half; uint8 promotes to the dtype of the weight alike.
-        return weight * mask.view(torch.uint8)
+        return product(weight, mask) if ready is None else ready
 
     @staticmethod
     def setup_context(
         ctx: Any, inputs: tuple[Any, ...], output: Tensor
     ) -> None:
-        weight, scores, mask, ctx.surrogate, ctx.layout = inputs
+        weight, scores, mask, _, ctx.surrogate, ctx.layout = inputs
         kept = mask if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(weight, scores, kept)
 
@@ -61,11 +70,11 @@ class _Masked(Function):
             of_scores = _sum(
                 gradient.to(scores.dtype) * weight, ctx.layout, scores
             )
-            of_scores.mul_(scores.sign())
+            _multiply_by_sign(of_scores, scores)
             if ctx.surrogate == "sigmoid":
                 gate = torch.sigmoid(scores.abs())
                 of_scores.mul_(gate * (1 - gate))
-        return of_weight, of_scores, None, None, None
+        return of_weight, of_scores, None, None, None, None
 
 
 def _sum(values: Tensor, layout: str, scores: Tensor) -> Tensor:
@@ -78,12 +87,27 @@ def _sum(values: Tensor, layout: str, scores: Tensor) -> Tensor:
     return values
 
 
+def _multiply_by_sign(values: Tensor, scores: Tensor) -> None:
+    """Multiply in place by sign(score), which is 0 at 0."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        values.mul_(scores.sign())
+        return
+    # In pieces that stay in the cache: a whole tensor of signs would be
+    # fresh memory, whose pages cost the CPU more than the arithmetic.
+    size = _PIECE * torch.get_num_threads()
+    for part, score in zip(
+        values.view(-1).split(size), scores.view(-1).split(size), strict=True
+    ):
+        part.mul_(score.sign())
+
+
 def masked_weight(
     weight: Tensor,
     scores: Tensor,
     mask: Tensor,
     surrogate: str = "identity",
     layout: str = "entries",
+    ready: Tensor | None = None,
 ) -> Tensor:
     """Return weight x mask; gradients reach the scores straight through.
 
@@ -101,6 +125,8 @@ def masked_weight(
         `identity` or `sigmoid`.
     layout : str
         `entries`, `rows` or `columns`.
+    ready : torch.Tensor or None
+        weight x mask, if the caller has it; returned without a copy.
 
     Returns
     -------
@@ -116,4 +142,4 @@ def masked_weight(
     >>> masked.tolist(), scores.grad.tolist()
     ([[0.0, 3.0]], [[-2.0, 3.0]])
     """
-    return _Masked.apply(weight, scores, mask, surrogate, layout)
+    return _Masked.apply(weight, scores, mask, ready, surrogate, layout)

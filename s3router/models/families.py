@@ -117,9 +117,9 @@ def default_normalize(config: Any) -> bool:
     fairseq's recipes set `task.normalize: true` with `extractor_mode:
     layer_norm` (wav2vec2 large, XLSR, XLS-R, HuBERT large, data2vec) and
     leave it off with the group norm of the base models. Hugging Face folders
-    of base models mostly say `do_normalize: true` all the same; it makes no
-    difference there, because a GroupNorm right behind a first conv without
-    bias takes out scale and offset by itself.
+    of base models mostly say `do_normalize: true` all the same; there it
+    matters for very quiet clips only, because a GroupNorm right behind a first
+    conv without bias takes out scale and offset by itself, up to its epsilon.
 
     Arguments
     ---------

@@ -4,6 +4,11 @@ import torch
 from torch import nn
 from transformers import HubertModel
 
+from s3router.models.transformer import (
+    run_feature_projection,
+    run_transformer,
+)
+
 
 class MelRegressor(nn.Module):
     """Front end and projection with a linear read-out of log mel bands.
@@ -39,16 +44,7 @@ class MelRegressor(nn.Module):
             (batch, frames, bins).
         """
         features = self.front_end(wavs).transpose(1, 2)
-        return self.read_out(project(self.projection, features))
-
-
-def project(projection: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    """Return the projected features; some versions return a tuple."""
-    return _first(projection(features))
-
-
-def _first(out: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    return out[0] if isinstance(out, tuple) else out
+        return self.read_out(run_feature_projection(self.projection, features))
 
 
 class UnitPredictor(nn.Module):
@@ -95,7 +91,7 @@ class UnitPredictor(nn.Module):
             (batch, frames, units), or per layer (batch, frames, width): the
             transformer's input, then the output of each block.
         """
-        states = project(self.projection, features)
+        states = run_feature_projection(self.projection, features)
         if hidden is not None:
             embedding = self.mask_embedding.to(states.dtype)
             states = torch.where(hidden.unsqueeze(-1), embedding, states)
@@ -103,21 +99,9 @@ class UnitPredictor(nn.Module):
         valid = None
         if int(frames.min()) < longest:
             index = torch.arange(longest, device=frames.device)
-            valid = (index < frames.unsqueeze(1)).long()
-        outputs: list[torch.Tensor] = [states]
-        hooks = []
-        if layers:
-            hooks = [
-                block.register_forward_hook(
-                    lambda _module, _inputs, out: outputs.append(_first(out))
-                )
-                for block in self.transformer.layers
-            ]
-        try:
-            out = self.transformer(states, attention_mask=valid)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if layers:
-            return tuple(outputs)
-        return self.read_out(out.last_hidden_state)
+            valid = index < frames.unsqueeze(1)
+        outputs: list[torch.Tensor] | None = [] if layers else None
+        # Not transformers' own forward: it writes the padding by an index,
+        # which takes seconds a batch in bfloat16 on a CPU.
+        out = run_transformer(self.transformer, states, valid, outputs)
+        return tuple(outputs) if layers else self.read_out(out)

@@ -91,6 +91,10 @@ class SSLEncoder(nn.Module):
     def freeze(self) -> "SSLEncoder":
         """Freeze every weight, and with them all randomness.
 
+        For a head on a fixed encoder. Not needed before mask tuning (the
+        router freezes the weights), and not allowed after: it would freeze
+        the scores too.
+
         Returns
         -------
         SSLEncoder

@@ -187,11 +187,3 @@ def unit_statistics(counts: np.ndarray) -> dict[str, float]:
         "used": int(share.size),
     }
 
-
-def speaker_statistics(
-    sums: np.ndarray, squares: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation from running sums."""
-    mean = sums / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
-    return mean.astype(np.float32), deviation.astype(np.float32)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from s3router.data.synthetic_corpus import make_corpus
+from s3router.data.synthetic import make_corpus
 from s3router.errors import SettingError
 from s3router.evaluation.aggregate import QUICKSTART_COLUMNS, quickstart_rows
 from s3router.evaluation.results import write_result

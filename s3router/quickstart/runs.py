@@ -142,6 +142,7 @@ def _start(
         f"--method={run.method}",
         f"--output_folder={folder}",
         f"--number_of_epochs={epochs}",
+        f"--clip_memory={root / 'clips.jsonl'}",
         "--save_environment=False",
         "--noprogressbar",
         *extra,

@@ -133,6 +133,11 @@ class Recognizer:
         return self._active.session.provider
 
     @property
+    def session(self) -> Session:
+        """Return the open graph of the language in use."""
+        return self._active.session
+
+    @property
     def symbols(self) -> list[str]:
         """Return the symbol of each token id of the language in use."""
         return list(self._active.symbols)

@@ -60,6 +60,7 @@ def test_changed_clips_are_decoded_again(folder):
     assert checker.decoded == 3
     assert [r.problem for r in results] == ["", "", "", "", "missing", ""]
     assert results[1].duration == 0.05
+    assert "missing" not in (folder / "memory.jsonl").read_text()
     # A clip that came back is seen, though it was missing before.
     soundfile.write(folder / "3.wav", np.zeros(1600), 16000)
     assert check(folder)[1][4].problem == ""

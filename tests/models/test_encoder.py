@@ -12,6 +12,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from s3router.errors import DataError, SettingError
 from s3router.models.encoder import SSLEncoder, load_encoder
 from s3router.models.spec_augment import SpanMasking
+from s3router.models.wavlm import FusedWavLMAttention
 
 
 def encoder_of(
@@ -325,3 +326,35 @@ def test_loading_leaves_the_callers_seed_alone(tmp_path):
     torch.manual_seed(5)
     load_encoder(str(folder))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_policy_holds_for_transformers_own_forward_too(family, tmp_path, clips):
+    # Somebody may call encoder.model; it must not drop layers or mask.
+    model = random_model(family, layerdrop=0.9, mask_time_prob=0.9)
+    save_folder(model, tmp_path)
+    encoder = load_encoder(str(tmp_path)).train()
+    wav = clips[0][None]
+    first = encoder.model(wav).last_hidden_state
+    assert torch.equal(encoder.model(wav).last_hidden_state, first)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", ["wavlm-base", "wavlm-large"])
+def test_wavlm_runs_fused_and_without_warnings(shape, tmp_path, clips):
+    encoder = encoder_of(shape, tmp_path)
+    for block in encoder.model.encoder.layers:
+        assert type(block.attention) is FusedWavLMAttention
+    encoder(pad(clips[:3]), torch.tensor([1.0, 0.1, 0.7]))
+
+
+def test_wavlm_projections_are_called_as_modules(tmp_path, clips):
+    # A mask, a hook or a wrapper on them must act (it does not in
+    # transformers' own attention).
+    encoder = encoder_of("wavlm-base", tmp_path)
+    called = []
+    attention = encoder.model.encoder.layers[1].attention
+    for role in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        module = getattr(attention, role)
+        module.register_forward_hook(lambda *_, role=role: called.append(role))
+    encoder(clips[1][None])
+    assert sorted(called) == ["k_proj", "out_proj", "q_proj", "v_proj"]

@@ -280,3 +280,16 @@ def test_missing_embedded_encoder(monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "ASSETS", tmp_path)
     with pytest.raises(NotFoundError, match="embedded encoder is missing"):
         load_encoder("tiny")
+
+
+@pytest.mark.skipif(
+    not (sources.ASSETS / "tiny" / "config.json").is_file(),
+    reason="the embedded encoder is not in this checkout",
+)
+def test_embedded_encoder():
+    encoder = load_encoder("tiny")
+    assert encoder.name == "tiny"
+    assert 2e6 < encoder.num_parameters < 10e6
+    hidden, frames = encoder(torch.randn(1, 16000))
+    assert hidden.shape == (1, int(frames[0]), encoder.hidden_size)
+    assert hidden.isfinite().all()

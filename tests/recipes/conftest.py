@@ -97,6 +97,7 @@ class Recipe:
             f"--data_folder={self.corpus}",
             f"--encoder={self.encoder}",
             f"--output_folder={output}",
+            f"--clip_memory={output}/clips.jsonl",
             "--targets=all",
             "--sparsity=0.5",
             "--lr_scores=0.01",

@@ -1,7 +1,7 @@
-"""The slow passes over the pool between the stages of pre-training.
+"""Pre-training's audio: decoded once, degraded, through the front end once.
 
-Each writes one file, whole or not at all, and is skipped where the file is
-there: decoded samples, features of the frozen front end, units.
+Each pass over the pool writes one file, whole or not at all, and is skipped
+where the file is there.
 """
 
 import zlib
@@ -20,15 +20,7 @@ from s3router.data.manifest import Utterance
 from s3router.data.ragged import Ragged, write_ragged
 from s3router.errors import DataError
 from s3router.formats.files import read_json, write_json
-from s3router.models.units import (
-    RATE,
-    WINDOW,
-    assign_units,
-    fit_units,
-    log_mel,
-    mfcc,
-    unit_statistics,
-)
+from s3router.models.units import RATE, WINDOW, log_mel
 
 #: Clips are cut to multiples of so many samples (0.1 s): CPU kernels are
 #: compiled per length, which took six times as long as running them.
@@ -237,164 +229,3 @@ def cache_features(
         with torch.no_grad():
             write_ragged(path, features(), "float16")
     return Ragged(path, "float16")
-
-
-def make_units(
-    frames_of: "FramesOf",
-    path: Path,
-    count: int,
-    fit_frames: int,
-    seed: int,
-) -> Ragged:
-    """Fit k-means on a draw of the pool and label all of it.
-
-    Arguments
-    ---------
-    frames_of : FramesOf
-        Index of an item to its (frames, width) float32.
-    path : pathlib.Path
-        Gets uint16 units; `<path>.json` their statistics.
-    count : int
-        Number of units.
-    fit_frames : int
-        Frames that k-means sees, at most.
-    seed : int
-        Of the draw and of k-means.
-
-    Returns
-    -------
-    Ragged
-        (frames,) per clip.
-    """
-    if Ragged.exists(path):
-        return Ragged(path, "uint16")
-    generator = np.random.default_rng(seed)
-    total = len(frames_of)
-    share: list[np.ndarray] = []
-    left = fit_frames
-    for index in generator.permutation(total):
-        frames = frames_of(int(index))
-        share.append(frames[:left])
-        left -= len(frames)
-        if left <= 0:
-            break
-    centres = fit_units(np.concatenate(share), count, seed)
-    counts = np.zeros(count, dtype=np.int64)
-
-    def units() -> Iterator[np.ndarray]:
-        for index in tqdm(range(total), desc=f"{count} units"):
-            assigned = assign_units(frames_of(index), centres)
-            np.add(counts, np.bincount(assigned, minlength=count), out=counts)
-            yield assigned
-
-    write_ragged(path, units(), "uint16")
-    statistics = unit_statistics(counts)
-    write_json(path.with_name(path.name + ".json"), statistics)
-    return Ragged(path, "uint16")
-
-
-class FramesOf:
-    """Index of an item to its frames, as `make_units` wants them."""
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def __call__(self, index: int) -> np.ndarray:
-        """Return (frames, width) float32."""
-        raise NotImplementedError
-
-
-class MFCCFrames(FramesOf):
-    """MFCCs with the mean and deviation of their speaker removed.
-
-    Arguments
-    ---------
-    audio : Ragged
-        Decoded samples.
-    speakers : sequence of str
-        Speaker of each item.
-    """
-
-    def __init__(self, audio: Ragged, speakers: Sequence[str]) -> None:
-        self.frames: list[np.ndarray] = []
-        sums: dict[str, np.ndarray] = {}
-        for index in tqdm(range(len(audio)), desc="MFCC"):
-            wave = torch.from_numpy(as_float(audio[index]))
-            frames = mfcc(wave).numpy()
-            self.frames.append(frames.astype(np.float16))
-            entry = np.stack(
-                [
-                    frames.sum(0, dtype=np.float64),
-                    np.square(frames).sum(0, dtype=np.float64),
-                    np.full(frames.shape[1], len(frames), dtype=np.float64),
-                ]
-            )
-            speaker = speakers[index]
-            sums[speaker] = sums.get(speaker, 0.0) + entry
-        self.speakers = speakers
-        self.normal = {name: _mean_scale(entry) for name, entry in sums.items()}
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __call__(self, index: int) -> np.ndarray:
-        """Return (frames, 39) float32."""
-        mean, deviation = self.normal[self.speakers[index]]
-        return (self.frames[index].astype(np.float32) - mean) / deviation
-
-
-def _mean_scale(entry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    total, squares, count = entry
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
-    return mean.astype(np.float32), deviation.astype(np.float32)
-
-
-class LayerFrames(FramesOf):
-    """Output of one layer on clean features, computed when asked for.
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        A `UnitPredictor`.
-    features : Ragged
-        Of the frozen front end.
-    layer : int
-        0 is the transformer's input, n the output of block n.
-    precision : torch.dtype
-        Of the products.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        features: Ragged,
-        layer: int,
-        precision: torch.dtype = torch.float32,
-    ) -> None:
-        self.model = model.eval()
-        self.features = features
-        self.layer = layer
-        self.precision = precision
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    @torch.no_grad()
-    def layers(self, index: int) -> tuple[torch.Tensor, ...]:
-        """Return all layers of an item, (1, frames, width) each."""
-        device = next(self.model.parameters()).device
-        clip = np.asarray(self.features[index], dtype=np.float32)
-        frames = torch.tensor([len(clip)], device=device)
-        with torch.autocast(
-            device.type,
-            self.precision,
-            enabled=self.precision != torch.float32,
-        ):
-            return self.model(
-                torch.from_numpy(clip)[None].to(device), frames, layers=True
-            )
-
-    def __call__(self, index: int) -> np.ndarray:
-        """Return (frames, width) float32."""
-        return self.layers(index)[self.layer][0].float().cpu().numpy()
