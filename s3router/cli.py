@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         one line on stderr; 130 when interrupted.
     """
     arguments = _parser().parse_args(argv)
+    if argv is None:
+        # File names need not be valid text, and terminals not know Chinese.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = arguments.run(arguments)
         sys.stdout.flush()
@@ -53,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # once more while it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        # No permission, disk full: nothing that a traceback would explain.
+        _complain(error)
+        return S3RouterError.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,7 +177,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     for path in arguments.files:
         try:
             transcript = recognizer.transcribe(path)
-        except S3RouterError as error:
+        except (S3RouterError, OSError) as error:
             # The other files are still worth transcribing.
             _complain(error)
             continue

@@ -10,6 +10,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Several files of one name cannot all be searched for doctests.
+collect_ignore_glob = ["*/conftest.py"]
+
 for folder in (ROOT, ROOT / "tests" / "tools"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

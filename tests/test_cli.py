@@ -126,6 +126,43 @@ def test_no_bundle(tmp_path: Path, wav: Path, capsys):
     assert "is not a bundle" in capsys.readouterr().err
 
 
+def test_a_file_that_may_not_be_read(bundle: Path, wav: Path, capsys):
+    name = "x" * 300 + ".wav"  # longer than file systems allow
+    code = main(["transcribe", str(bundle), "-l", "es", name, str(wav)])
+    out, err = capsys.readouterr()
+    assert (code, out) == (1, f"{wav}\t{TEXT}\n")
+    assert err.startswith("s3router: error: ")
+
+
+def test_an_output_that_cannot_be_written(bundle: Path, capsys, monkeypatch):
+    def refuse(*_: object):
+        raise PermissionError(13, "Permission denied", str(bundle))
+
+    monkeypatch.setattr("s3router.formats.describe.describe", refuse)
+    assert main(["info", str(bundle)]) == 2
+    err = capsys.readouterr().err
+    assert "Permission denied" in err
+    assert err.count("\n") == 1
+
+
+def test_names_that_are_no_text(bundle: Path, wav: Path, tmp_path: Path):
+    odd = os.fsencode(tmp_path) + b"/\xff.wav"
+    try:
+        os.rename(wav, odd)
+    except OSError:
+        pytest.skip("this file system wants valid names")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "s3router.cli", "transcribe"),
+            *(bundle, "-l", "es", "-q", odd),
+        ],
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(f"\t{TEXT}\n".encode())
+
+
 def test_interrupted(bundle: Path, wav: Path, capsys, monkeypatch):
     from s3router.runtime.recognizer import Recognizer
 

@@ -175,6 +175,7 @@ def main(arguments: list[str]) -> None:
         "sample_rate": hparams["sample_rate"],
         "normalize": encoder.normalize_input,
         "unit": brain.unit,
+        "spaceless": brain.spaceless,
         "head": {"type": "ctc", "layer": "last"},
     }
     run_on_main(save_subnetwork, args=[brain, tokens, identity, hparams])

@@ -3,7 +3,7 @@
 
 To run this recipe, from the repository's root, on any folder of audio:
 > python recipes/pretrain/train.py hparams/pretrain_tiny.yaml \
-    --data_folder=/path/to/audio --sources=[]
+    --data_folder=/path/to/audio --sources=[] --synthetic_hours=0
 
 HuBERT (Hsu et al., 2021) in iterations: units of MFCCs first, then units of a
 layer of the network so trained. Before them, the front end learns log mel
@@ -11,50 +11,32 @@ bands and is frozen, so that its output is computed once. A run that was
 stopped goes on where it was.
 
 The output folder gets the encoder (`encoder/`, in the Hugging Face format,
-usable from the first minutes on) and the learning curves (`curves/*.json`).
+usable from the first minutes on, with its model card at the end) and the
+learning curves (`curves/*.json`).
 """
 
 import sys
 from pathlib import Path
 
-import numpy as np
 import speechbrain as sb
-import torch
-from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import run_on_main
-from speechbrain.utils.epoch_loop import EpochCounter
-from speechbrain.utils.logger import get_logger
 from transformers import HubertModel
 
 from s3router.brains.hparams import flatten_hparams, load_hparams
-from s3router.brains.pretrain import LearningCurve, MelBrain, UnitBrain
-from s3router.brains.pretrain_layers import (
-    layer_agreement,
-    parallel_speech,
+from s3router.brains.pretrain_card import write_card
+from s3router.brains.pretrain_pool import Pool, features_of, units_of
+from s3router.brains.pretrain_stages import (
+    resolve_precision,
+    run_iteration,
+    warm_up,
 )
-from s3router.brains.pretrain_targets import (
-    LayerFrames,
-    MelCrops,
-    MFCCFrames,
-    cache_features,
-    decode_pool,
-    held_out,
-    make_units,
-)
-from s3router.data.crops import CropBatches, clip_probabilities
-from s3router.data.manifest import read_manifest
-from s3router.data.ragged import Ragged
-from s3router.errors import SettingError, exit_on_error
-from s3router.formats.files import write_json
+from s3router.errors import exit_on_error
 from s3router.models.hubert_folder import bfloat16_is_fast, save_hubert
-from s3router.models.pretrain_head import MelRegressor, UnitPredictor
-
-logger = get_logger(__name__)
 
 
 @exit_on_error
-def main(arguments):
-    """Gather speech, warm up, and pre-train in iterations."""
+def main(arguments: list[str]) -> None:
+    """Gather speech, warm up, pre-train in iterations, write the encoder."""
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_hparams(hparams_file, overrides)
@@ -63,9 +45,8 @@ def main(arguments):
         experiment_directory=hparams["output_folder"],
         save_env_desc=hparams["save_environment"],
     )
-    (output / "hyperparams.yaml").write_text(
-        flatten_hparams(hparams_file, overrides), encoding="utf-8"
-    )
+    settings = flatten_hparams(hparams_file, overrides)
+    (output / "hyperparams.yaml").write_text(settings, encoding="utf-8")
 
     from prepare import prepare_pool
 
@@ -83,37 +64,20 @@ def main(arguments):
         },
     )
     pool = Pool(hparams)
-    precision = hparams["precision"]
-    if precision == "auto":
-        precision = "bf16" if bfloat16_is_fast() else "fp32"
+    precision = resolve_precision(hparams["precision"], bfloat16_is_fast())
     run_opts = {**run_opts, "precision": precision}
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
 
     encoder = HubertModel(hparams["encoder_config"])
     warm_up(encoder, pool, hparams, run_opts)
     versions = features_of(encoder, pool, hparams)
-    previous = None
-    for number, iteration in enumerate(hparams["iterations"], start=1):
-        units = units_of(
-            number,
-            iteration,
-            previous,
-            pool,
-            versions[0],
-            (hparams, kind, encoder.feature_extractor),
+    model = None
+    for number in range(1, len(hparams["iterations"]) + 1):
+        units = units_of(number, encoder, model, pool, versions[0], hparams)
+        model = run_iteration(
+            number, encoder, pool, versions, units, hparams, run_opts
         )
-        previous = run_iteration(
-            number,
-            iteration,
-            encoder,
-            pool,
-            versions,
-            units,
-            (hparams, run_opts),
-        )
-    save_hubert(encoder, hparams["encoder_folder"])
-    write_json(output / "done.json", {"iterations": hparams["iterations"]})
-    logger.info("the encoder is in %s", hparams["encoder_folder"])
+    run_on_main(save_hubert, args=[encoder, hparams["encoder_folder"]])
+    run_on_main(write_card, args=[encoder, hparams])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from speechbrain.utils.epoch_loop import EpochCounter
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from s3router.data.crops import CropBatch
 from s3router.formats.files import read_json, write_json
@@ -83,7 +85,13 @@ class PretrainBrain(sb.Brain):
                 }
             )
 
-    def fit(self, epoch_counter, train_set, *args, **kwargs) -> None:
+    def fit(
+        self,
+        epoch_counter: EpochCounter,
+        train_set: DataLoader,
+        *args,
+        **kwargs,
+    ) -> None:
         """Fit as SpeechBrain does; remember how many steps there will be.
 
         Arguments

@@ -1,9 +1,10 @@
 """Chooses the layer whose units become the next targets, by a measure.
 
-The same sentences spoken by two synthetic voices: good units are the same at
-the same place, whoever speaks. Measured as normalised mutual information of
-the two unit sequences along a warping path; 0 is chance, 1 the same units.
-Synthetic speech costs no labels, and any pool can be measured with it.
+The measure is phone-normalised mutual information (PNMI; Hsu et al., 2021,
+HuBERT, section IV-E): the share of what there is to know about the phone that
+the unit tells. Phones are those of synthetic speech, which come for nothing
+and with their times, in ten languages and many voices; the units are fitted
+on the pool.
 """
 
 from collections.abc import Sequence
@@ -15,20 +16,18 @@ from torch import nn
 
 from s3router.brains.pretrain_audio import as_float
 from s3router.brains.pretrain_units import LayerFrames
-from s3router.data.espeak import SPEAKERS, synthesize
+from s3router.data.espeak import SPEAKERS, synthesize_phones
 from s3router.data.ragged import Ragged
 from s3router.data.synthetic_text import TABLES, sentences
-from s3router.models.units import assign_units, fit_units, mfcc
+from s3router.models.units import HOP, WINDOW, assign_units, fit_units
 
-#: Few, so that the counts of pairs of units are not too thin.
-UNITS = 50
+#: Few, so that the counts of pairs of unit and phone are not too thin.
+UNITS = 100
 FIT_FRAMES = 20000
 
 
-def parallel_speech(
-    count: int, seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return sentences in two voices each.
+def spoken_phones(count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return synthetic sentences with the phone of each frame.
 
     Arguments
     ---------
@@ -40,88 +39,87 @@ def parallel_speech(
     Returns
     -------
     list of tuple of numpy.ndarray
-        Normalised samples at 16 kHz, first and second voice.
+        Normalised samples at 16 kHz, and (frames,) phones as text, "" in
+        pauses.
     """
     generator = np.random.default_rng(seed)
     texts = {name: sentences(name, seed) for name in sorted(TABLES)}
-    pairs = []
+    spoken = []
     for number, language in enumerate(islice(cycle(texts), count)):
-        text = next(texts[language])
-        voices = generator.choice(SPEAKERS, 2, replace=False)
-        pairs.append(
-            tuple(
-                as_float(
-                    synthesize(text, language, str(v), 160, 50, number)
-                )
-                for v in voices
-            )
+        samples, phones = synthesize_phones(
+            next(texts[language]),
+            language,
+            str(generator.choice(SPEAKERS)),
+            int(generator.integers(130, 200)),
+            int(generator.integers(30, 70)),
+            number,
         )
-    return pairs
+        spoken.append((as_float(samples), phones_of_frames(samples, phones)))
+    return spoken
 
 
-def warping_path(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return which frames of two utterances belong together.
+def phones_of_frames(
+    samples: np.ndarray, phones: Sequence[tuple[str, int]]
+) -> np.ndarray:
+    """Return the phone at the middle of each frame.
 
     Arguments
     ---------
-    first, second : numpy.ndarray
-        (frames, width) each.
+    samples : numpy.ndarray
+        (samples,) at 16 kHz.
+    phones : sequence of tuple
+        Phone and its first sample, in order.
 
     Returns
     -------
     numpy.ndarray
-        (steps, 2) int64, from the first frames to the last ones.
+        (frames,) text; stress marks are removed, pauses are "".
 
     Example
     -------
-    >>> a = np.array([[0.0], [1.0]])
-    >>> warping_path(a, np.array([[0.0], [0.0], [1.0]])).tolist()
-    [[0, 0], [0, 1], [1, 2]]
+    >>> phones_of_frames(np.zeros(1040), [("'a", 0), ("_:", 400)]).tolist()
+    ['a', '', '']
     """
-    cost = np.square(first[:, None] - second[None]).sum(-1)
-    total = np.full((len(first) + 1, len(second) + 1), np.inf)
-    total[0, 0] = 0.0
-    for i in range(len(first)):
-        for j in range(len(second)):
-            best = min(total[i, j], total[i, j + 1], total[i + 1, j])
-            total[i + 1, j + 1] = cost[i, j] + best
-    i, j = len(first) - 1, len(second) - 1
-    path = [(i, j)]
-    while i > 0 or j > 0:
-        moves = ((i - 1, j - 1), (i - 1, j), (i, j - 1))
-        i, j = min(moves, key=lambda move: total[move[0] + 1, move[1] + 1])
-        path.append((i, j))
-    return np.array(path[::-1])
+    middles = np.arange((len(samples) - WINDOW) // HOP + 1) * HOP + WINDOW // 2
+    starts = [start for _, start in phones]
+    names = [""] + [
+        "" if name.startswith("_") else name.lstrip("',") for name, _ in phones
+    ]
+    return np.array(names)[np.searchsorted(starts, middles, side="right")]
 
 
-def mutual_information(first: np.ndarray, second: np.ndarray) -> float:
-    """Return normalised mutual information of two sequences.
+def phone_information(units: np.ndarray, phones: np.ndarray) -> float:
+    """Return mutual information of unit and phone over that of the phone.
 
     Arguments
     ---------
-    first, second : numpy.ndarray
-        (frames,) units, as non-negative integers.
+    units : numpy.ndarray
+        (frames,) non-negative integers.
+    phones : numpy.ndarray
+        (frames,) labels.
 
     Returns
     -------
     float
-        Over the geometric mean of both entropies; 0 if one is constant.
+        0 where units tell nothing, 1 where they tell the phone.
 
     Example
     -------
-    >>> units = np.array([0, 1, 2, 0])
-    >>> round(mutual_information(units, units), 6)
+    >>> phones = np.array(["a", "b", "a", "b"])
+    >>> round(phone_information(np.array([3, 5, 4, 5]), phones), 6)
     1.0
+    >>> phone_information(np.array([1, 1, 2, 2]), phones)
+    0.0
     """
-    joint = np.zeros((int(first.max()) + 1, int(second.max()) + 1))
-    np.add.at(joint, (first.astype(int), second.astype(int)), 1.0)
+    _, labels = np.unique(phones, return_inverse=True)
+    joint = np.zeros((int(units.max()) + 1, int(labels.max()) + 1))
+    np.add.at(joint, (units.astype(int), labels), 1.0)
     joint /= joint.sum()
-    rows, columns = joint.sum(1), joint.sum(0)
-    spread = np.sqrt(_entropy(rows) * _entropy(columns))
-    if spread == 0:
+    phone = _entropy(joint.sum(0))
+    if phone == 0:
         return 0.0
-    shared = _entropy(rows) + _entropy(columns) - _entropy(joint.ravel())
-    return float(shared / spread)
+    shared = _entropy(joint.sum(1)) + phone - _entropy(joint.ravel())
+    return float(max(0.0, shared) / phone)
 
 
 def _entropy(shares: np.ndarray) -> float:
@@ -129,14 +127,14 @@ def _entropy(shares: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def layer_agreement(
+def layer_information(
     model: nn.Module,
     front_end: nn.Module,
     features: Ragged,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    spoken: Sequence[tuple[np.ndarray, np.ndarray]],
     seed: int,
 ) -> list[float]:
-    """Measure how far the units of each layer do not depend on the voice.
+    """Measure what the units of each layer tell about the phone.
 
     Arguments
     ---------
@@ -146,8 +144,8 @@ def layer_agreement(
         (1, samples) to (1, channels, frames).
     features : Ragged
         Of the pool, on which k-means is fitted.
-    pairs : sequence of tuple of numpy.ndarray
-        As of `parallel_speech`.
+    spoken : sequence of tuple of numpy.ndarray
+        As of `spoken_phones`.
     seed : int
         Of the draw and of k-means.
 
@@ -156,51 +154,35 @@ def layer_agreement(
     list of float
         One for the transformer's input, then one for each block.
     """
-    frames = LayerFrames(model, features, 0)
-    generator = np.random.default_rng(seed)
+    frames = LayerFrames(model, features, len(model.transformer.layers))
     pool: list[list[np.ndarray]] = []
     left = FIT_FRAMES
-    for index in generator.permutation(len(features)):
-        layers = [_numpy(x) for x in frames.layers(int(index))]
-        pool.append(layers)
-        left -= len(layers[0])
+    for index in np.random.default_rng(seed).permutation(len(features)):
+        pool.append(frames.layers(features[int(index)]))
+        left -= len(pool[-1][0])
         if left <= 0:
             break
+    count = min(UNITS, FIT_FRAMES - left)
     centres = [
-        fit_units(np.concatenate(layer), UNITS, seed)
+        fit_units(np.concatenate(layer), count, seed)
         for layer in zip(*pool, strict=True)
     ]
-    sequences: list[list[tuple[np.ndarray, np.ndarray]]] = [
-        [] for _ in centres
-    ]
-    for pair in pairs:
-        path = warping_path(*(_shape(samples) for samples in pair))
-        both = [_layers(frames, front_end, samples) for samples in pair]
-        for layer, centre in enumerate(centres):
-            units = [assign_units(one[layer], centre) for one in both]
-            sequences[layer].append((units[0][path[:, 0]], units[1][path[:, 1]]))
+    units: list[list[np.ndarray]] = [[] for _ in centres]
+    phones: list[np.ndarray] = []
+    for samples, labels in spoken:
+        heard = labels != ""
+        phones.append(labels[heard])
+        layers = frames.layers(_front_end(front_end, samples))
+        for layer, centre, kept in zip(layers, centres, units, strict=True):
+            kept.append(assign_units(layer, centre)[heard])
     return [
-        mutual_information(
-            *(np.concatenate(side) for side in zip(*layer, strict=True))
-        )
-        for layer in sequences
+        phone_information(np.concatenate(kept), np.concatenate(phones))
+        for kept in units
     ]
-
-
-def _numpy(layer: torch.Tensor) -> np.ndarray:
-    return layer[0].float().cpu().numpy()
-
-
-def _shape(samples: np.ndarray) -> np.ndarray:
-    """Return MFCCs without the voice's mean and spread, for the path."""
-    frames = mfcc(torch.from_numpy(samples)).numpy()
-    return (frames - frames.mean(0)) / (frames.std(0) + 1e-5)
 
 
 @torch.no_grad()
-def _layers(
-    frames: LayerFrames, front_end: nn.Module, samples: np.ndarray
-) -> list[np.ndarray]:
+def _front_end(front_end: nn.Module, samples: np.ndarray) -> np.ndarray:
     device = next(front_end.parameters()).device
     out = front_end(torch.from_numpy(samples)[None].to(device))
-    return [_numpy(x) for x in frames.of(out[0].T.float().cpu().numpy())]
+    return out[0].T.float().cpu().numpy()

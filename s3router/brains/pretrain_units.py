@@ -144,7 +144,8 @@ class LayerFrames(FramesOf):
     features : Ragged
         Of the frozen front end.
     layer : int
-        0 is the transformer's input, n the output of block n.
+        0 is the transformer's input, n the output of block n. Blocks above
+        are not run.
     precision : torch.dtype
         Of the products.
     """
@@ -164,24 +165,33 @@ class LayerFrames(FramesOf):
     def __len__(self) -> int:
         return len(self.features)
 
-    def layers(self, index: int) -> tuple[torch.Tensor, ...]:
-        """Return all layers of an item, (1, frames, width) each."""
-        return self.of(np.asarray(self.features[index], dtype=np.float32))
-
     @torch.no_grad()
-    def of(self, clip: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Return all layers of (frames, channels) float32 features."""
+    def layers(self, clip: np.ndarray) -> list[np.ndarray]:
+        """Return layers 0 to `layer` of a clip.
+
+        Arguments
+        ---------
+        clip : numpy.ndarray
+            (frames, channels) features.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            (frames, width) float32 each.
+        """
         device = next(self.model.parameters()).device
         frames = torch.tensor([len(clip)], device=device)
+        features = torch.from_numpy(np.asarray(clip, dtype=np.float32))
         with torch.autocast(
             device.type,
             self.precision,
             enabled=self.precision != torch.float32,
         ):
-            return self.model(
-                torch.from_numpy(clip)[None].to(device), frames, layers=True
+            states = self.model.layers(
+                features[None].to(device), frames, self.layer
             )
+        return [state[0].float().cpu().numpy() for state in states]
 
     def __call__(self, index: int) -> np.ndarray:
         """Return (frames, width) float32."""
-        return self.layers(index)[self.layer][0].float().cpu().numpy()
+        return self.layers(self.features[index])[-1]

@@ -96,14 +96,33 @@ SPEAKERS = (
 )
 
 _RETRIEVAL = 1  # AUDIO_OUTPUT_RETRIEVAL: samples go to the callback
-_NO_EXIT = 0x8000  # espeakINITIALIZE_DONT_EXIT
+# espeakINITIALIZE_DONT_EXIT and _PHONEME_EVENTS
+_OPTIONS = 0x8000 | 0x0001
 _UTF8 = 1  # espeakCHARS_UTF8
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
+_END, _PHONEME = 0, 7  # espeak_EVENT_TYPE
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("text", ctypes.c_char * 8),
+    ]
+
+
 _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.POINTER(ctypes.c_short),
     ctypes.c_int,
-    ctypes.c_void_p,
+    ctypes.POINTER(_Event),
 )
 
 
@@ -139,7 +158,7 @@ class _Engine:
             _RETRIEVAL,
             0,
             str(espeakng_loader.get_data_path()).encode(),
-            _NO_EXIT,
+            _OPTIONS,
         )
         if self.rate <= 0:
             raise MissingDependencyError(
@@ -149,6 +168,7 @@ class _Engine:
             )
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         self._chunks: list[np.ndarray] = []
+        self.phones: list[tuple[str, int]] = []
         # Kept, or ctypes would free it while the library still calls it.
         self._callback = _CALLBACK(self._take)
         self._library.espeak_SetSynthCallback(self._callback)
@@ -157,6 +177,13 @@ class _Engine:
         if samples and count > 0:
             chunk = np.ctypeslib.as_array(samples, shape=(count,))
             self._chunks.append(chunk.copy())
+        number = 0
+        while events and events[number].type != _END:
+            event = events[number]
+            if event.type == _PHONEME:
+                name = event.text.decode(errors="replace")
+                self.phones.append((name, event.sample))
+            number += 1
         return 0
 
     def speak(self, text: str, voice: str, rate: int, pitch: int) -> np.ndarray:
@@ -226,6 +253,32 @@ def synthesize(
     DataError
         If nothing is heard, as for a text in another script.
     """
+    return synthesize_phones(text, language, voice, rate, pitch, seed)[0]
+
+
+def synthesize_phones(
+    text: str,
+    language: str,
+    voice: str = "m1",
+    rate: int = 160,
+    pitch: int = 50,
+    seed: int = 0,
+) -> tuple[np.ndarray, list[tuple[str, int]]]:
+    """Return a text as synthetic speech, and which phone begins where.
+
+    Arguments
+    ---------
+    text, language, voice, rate, pitch, seed : str and int
+        See `synthesize`.
+
+    Returns
+    -------
+    numpy.ndarray
+        As of `synthesize`.
+    list of tuple
+        Phone in eSpeak NG's letters ("" and "_" for pauses), and its first
+        sample at 16 kHz, in order.
+    """
     code = one_of(language.split("-")[0], VOICES, "language")
     if not 80 <= rate <= 450 or not 0 <= pitch <= 99:
         raise SettingError(
@@ -235,19 +288,26 @@ def synthesize(
     with _engine() as engine:
         raw = engine.speak(text, f"{VOICES[code]}+{voice}", rate, pitch)
         resample = _resampler(engine.rate)
+        scale = SAMPLE_RATE / engine.rate
+        phones = [(name, int(at * scale)) for name, at in engine.phones]
     samples = torch.from_numpy(raw.astype(np.float32) / 32768.0)
-    speech = _trim(resample(samples).numpy())
+    speech, cut = _trim(resample(samples).numpy())
     if speech.size == 0:
         raise DataError(f"eSpeak NG says nothing for {text!r} ({language})")
-    return _with_light_noise(speech, seed)
+    placed = [(name, max(0, at - cut)) for name, at in phones]
+    return _with_light_noise(speech, seed), placed
 
 
-def _trim(samples: np.ndarray, keep: int = SAMPLE_RATE // 10) -> np.ndarray:
+def _trim(
+    samples: np.ndarray, keep: int = SAMPLE_RATE // 10
+) -> tuple[np.ndarray, int]:
+    """Return the loud part, and how many samples went before it."""
     peak = np.abs(samples).max(initial=0.0)
     loud = np.flatnonzero(np.abs(samples) > 0.02 * peak)
     if peak == 0.0 or loud.size == 0:
-        return samples[:0]
-    return samples[max(0, loud[0] - keep) : loud[-1] + keep]
+        return samples[:0], 0
+    first = max(0, int(loud[0]) - keep)
+    return samples[first : loud[-1] + keep], first
 
 
 def _with_light_noise(speech: np.ndarray, seed: int) -> np.ndarray:

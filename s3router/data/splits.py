@@ -29,6 +29,12 @@ class Split:
         The file that lists its rows.
     rows : int
         How many it lists.
+    kept : list of Utterance
+        Those that go into the manifest.
+    skipped : list of dict
+        Those that are left out, with the reason.
+    not_drawn : int
+        Those that were sound, but not drawn for a smaller training set.
     """
 
     name: str

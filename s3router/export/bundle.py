@@ -16,7 +16,8 @@ from s3router import __version__
 from s3router.errors import MismatchError, SettingError, one_of
 from s3router.export.fold import FoldedModel, fold
 from s3router.export.graph import export_graph
-from s3router.export.parity import TOLERANCE, check_language, frame_hop
+from s3router.export.parity import TOLERANCE, check_language
+from s3router.export.probes import frame_hop
 from s3router.formats.bundle import (
     LAYOUTS,
     PRECISIONS,

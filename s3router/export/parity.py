@@ -17,6 +17,7 @@ import torch
 from s3router.errors import VerificationError
 from s3router.export.fold import FoldedModel
 from s3router.export.graph import TRANSPOSED
+from s3router.export.probes import probe_signal, stress_lengths
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.audio import normalize
 from s3router.runtime.decode import greedy_ctc, join_tokens
@@ -106,13 +107,13 @@ def check_language(
     tensors, zeros = check_weights(
         recognizer.bundle.path(entry.model), model, subnetwork.masks
     )
-    lengths = stress_lengths(model)
-    clips = [test_signal(n, seed) for seed, n in enumerate(lengths)]
+    lengths = stress_lengths(model.encoder)
+    clips = [probe_signal(n, seed) for seed, n in enumerate(lengths)]
     clips += [np.asarray(wav, dtype=np.float32) for wav in wavs]
     expected = [_logits(model, clip) for clip in clips]
     got = [recognizer.logits(clip) for clip in clips]
     error = max(map(_difference, expected, got))
-    batch = [test_signal(lengths[-2], 90 + i) for i in range(3)]
+    batch = [probe_signal(lengths[-2], 90 + i) for i in range(3)]
     if model.encoder.normalize_input:
         batch = [normalize(row) for row in batch]
     error = max(error, _batch_error(model, recognizer, np.stack(batch)))
@@ -198,60 +199,6 @@ def check_weights(
             )
         zeros += int(value.size - np.count_nonzero(value))
     return len(masks), zeros
-
-
-def stress_lengths(model: FoldedModel) -> list[int]:
-    """Return clip lengths at which padding and rounding go wrong first.
-
-    Arguments
-    ---------
-    model : FoldedModel
-        Tells its shortest clip and its hop.
-
-    Returns
-    -------
-    list of int
-        Samples: the shortest clip; a frame's boundary less one, itself, and
-        more one; odd ones; one second; about ten seconds.
-    """
-    shortest, hop = model.encoder.min_samples, frame_hop(model.encoder)
-    rate = model.encoder.sample_rate
-    boundary = shortest + 9 * hop
-    edges = [boundary - 1, boundary, boundary + 1]
-    return [shortest, *edges, 12345, 40001, rate, 10 * rate + 77]
-
-
-def frame_hop(encoder: Any) -> int:
-    """Return the samples between frames: the product of all strides."""
-    return int(np.prod(encoder.model.config.conv_stride))
-
-
-def test_signal(samples: int, seed: int) -> np.ndarray:
-    """Return a signal like speech in its loudness and spectrum.
-
-    Arguments
-    ---------
-    samples : int
-        Length at 16 kHz.
-    seed : int
-        Another seed, another signal.
-
-    Returns
-    -------
-    np.ndarray
-        (samples,) float32: gliding harmonics in syllables, and noise.
-    """
-    rng = np.random.default_rng(seed)
-    time = np.arange(samples) / 16000
-    pitch = 120 + 60 * rng.random() + 30 * np.sin(2 * np.pi * 0.7 * time)
-    phase = 2 * np.pi * np.cumsum(pitch) / 16000
-    voice = sum(np.sin(k * phase) / k for k in range(1, 9))
-    syllables = np.clip(np.sin(2 * np.pi * 2.5 * time + rng.random()), 0, 1)
-    noise = 0.02 * rng.standard_normal(samples)
-    return (0.2 * syllables * voice + noise).astype(np.float32)
-
-
-test_signal.__test__ = False
 
 
 @torch.no_grad()

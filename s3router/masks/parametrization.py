@@ -49,6 +49,12 @@ class MaskedWeight(nn.Module):
         super().__init__()
         self.surrogate = surrogate
         self.layout = layout
+        #: Whether the weight is passed on whole, because what comes out of
+        #: its removed rows meets columns that are removed too. The output is
+        #: the same, but the score of a removed group sees what the group
+        #: would do: with rows at zero its gradient would be zero as well
+        #: (but for biases), and no channel or head could ever come back.
+        self.follows = False
         self.scores = scores
         # One buffer for ever: what is compiled, or reads it, keeps valid
         # when the mask changes.
@@ -59,6 +65,8 @@ class MaskedWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the masked weight, `(out, in)`, dtype of `weight`."""
+        if self.follows:
+            return weight
         ready = None
         if not torch.compiler.is_compiling() and _keeps_product(weight):
             ready = self._product(weight)
@@ -83,7 +91,7 @@ class MaskedWeight(nn.Module):
         elif self._ready_for == state:
             return self._ready
         np.multiply(
-            weight.numpy(),
+            weight.detach().numpy(),
             self.mask.view(torch.uint8).numpy(),
             out=self._ready.numpy(),
         )
@@ -92,8 +100,12 @@ class MaskedWeight(nn.Module):
         self._ready_for = state
         return self._ready
 
-    def _apply(self, *arguments: Any, **options: Any) -> "MaskedWeight":
+    def forget(self) -> None:
+        """Give back what is kept between calls; made again when needed."""
         self._ready = None
+
+    def _apply(self, *arguments: Any, **options: Any) -> "MaskedWeight":
+        self.forget()
         return super()._apply(*arguments, **options)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,7 +113,7 @@ class MaskedWeight(nn.Module):
         return {**self.__dict__, "_ready": None}
 
     @torch.no_grad()
-    def write_groups(self, keep: Tensor) -> tuple[Tensor, Tensor]:
+    def write_groups(self, keep: Tensor) -> Tensor:
         """Write the mask from one bool for each group of rows or columns.
 
         Arguments
@@ -111,17 +123,29 @@ class MaskedWeight(nn.Module):
 
         Returns
         -------
-        tuple of torch.Tensor
-            How many entries flipped, and how many are removed, scalars.
+        torch.Tensor
+            int64 `(2,)`: entries that flipped, and that are removed now.
         """
+        wide = self._wide(keep)
+        flipped = (self.mask != wide).sum()
+        self.mask.copy_(wide)
+        return torch.stack([flipped, (~self.mask).sum()])
+
+    def groups(self, count: int) -> Tensor:
+        """Return which of `count` groups have any weight left, bool."""
+        rows = self.mask if self.layout == "rows" else self.mask.t()
+        return rows.reshape(count, -1).any(1)
+
+    def is_made_of(self, keep: Tensor) -> bool:
+        """Return whether the mask is what `write_groups(keep)` writes."""
+        return bool((self.mask == self._wide(keep)).all())
+
+    def _wide(self, keep: Tensor) -> Tensor:
         rows, columns = self.mask.shape
         axis = rows if self.layout == "rows" else columns
         wide = keep.repeat_interleave(axis // keep.numel())
         wide = wide[:, None] if self.layout == "rows" else wide[None, :]
-        wide = wide.expand(rows, columns)
-        flipped = (self.mask != wide).sum()
-        self.mask.copy_(wide)
-        return flipped, (~self.mask).sum()
+        return wide.expand(rows, columns)
 
 
 def _keeps_product(weight: Tensor) -> bool:

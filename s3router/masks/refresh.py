@@ -133,9 +133,31 @@ def _write_groups(
         for unit in units
         for name in unit.members
     }
+    for unit in units:
+        for name, layout in unit.members.items():
+            masks[name].follows = layout == "rows"
     # One wait for the device and not two for each matrix.
     numbers = torch.stack(list(counts.values())).tolist()
     return {
         name: Selected(*pair)
         for name, pair in zip(counts, numbers, strict=True)
     }
+
+
+def follow_columns(unit: Unit, masks: Mapping[str, MaskedWeight]) -> None:
+    """Let the rows of a unit follow its columns if all masks agree.
+
+    Arguments
+    ---------
+    unit : Unit
+        A unit whose masks came from elsewhere and may be of any form.
+    masks : mapping
+        By linear layer.
+    """
+    if not unit.groups:
+        return
+    members = [masks[name] for name in unit.members]
+    keep = members[0].groups(unit.groups)
+    agree = all(member.is_made_of(keep) for member in members)
+    for member in members:
+        member.follows = agree and member.layout == "rows"

@@ -24,7 +24,7 @@ from s3router.masks.parametrization import (
     check_plain,
     detach,
 )
-from s3router.masks.refresh import refresh_masks
+from s3router.masks.refresh import follow_columns, refresh_masks
 from s3router.masks.select import Pattern, Workspace
 from s3router.masks.straight_through import SURROGATES
 from s3router.masks.targets import resolve_targets
@@ -262,7 +262,7 @@ class Router:
         check_like(new, live, "mask")
         for name, mask in live.items():
             mask.copy_(new[name])
-        self._count()
+        self._recount()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return scores and masks, for a checkpoint.
@@ -295,7 +295,7 @@ class Router:
         check_like(state, live, "router state")
         for name, tensor in live.items():
             tensor.copy_(state[name])
-        self._count()
+        self._recount()
 
     # -- the end ----------------------------------------------------------
 
@@ -320,8 +320,12 @@ class Router:
 
     def _detach(self, fold: bool) -> None:
         self._check_attached("fold" if fold else "remove")
+        for mask in self._masks.values():
+            mask.follows = False
         for linear in self._linears.values():
             detach(linear, fold)
+        for mask in self._masks.values():
+            mask.forget()
         self._attached = False
 
     def _check_attached(self, what: str) -> None:
@@ -344,10 +348,13 @@ class Router:
         self._removed = {name: selected[name].removed for name in self._masks}
         return sum(one.flipped for one in selected.values())
 
-    def _count(self) -> None:
+    def _recount(self) -> None:
+        """Look at masks that were not selected here but came as they are."""
         for name, mask in self.masks().items():
             kept = int(torch.count_nonzero(mask))
             self._removed[name] = mask.numel() - kept
+        for unit in self._units:
+            follow_columns(unit, self._masks)
 
     def _total(self) -> int:
         return sum(mask.mask.numel() for mask in self._masks.values())

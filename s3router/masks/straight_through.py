@@ -5,8 +5,8 @@ Forward: weight x mask. Backward, for every entry, kept or removed:
     d loss / d score = sign(score) * weight * d loss / d masked weight
 
 the rule of S3-Router (section 3; its code differentiates |score| and treats
-the selection as the identity). A score that stands for a group of weights
-gets the sum over the group. With the sigmoid surrogate the selection counts
+the selection as the identity). A score that stands for a group of rows or
+columns gets the sum over them. With the sigmoid surrogate the selection counts
 as sigmoid(|score|) in the backward pass, so the gradient is multiplied by its
 slope. Must not know where masks come from.
 """

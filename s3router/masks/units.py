@@ -3,7 +3,9 @@
 A unit is one score tensor: a linear layer with one score for each weight, or
 a part of a transformer block with one score for each feed-forward channel
 (a row of fc1 with a column of fc2) or attention head (rows of q, k and v
-with columns of out). Must not touch the encoder.
+with columns of out). The score of a group is a gate on what the group puts
+out: its gradient is the sum over its columns. Biases need no mask, since what
+a removed row gives meets a removed column. Must not touch the encoder.
 """
 
 import warnings

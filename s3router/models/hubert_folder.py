@@ -56,3 +56,5 @@ def save_hubert(encoder: HubertModel, folder: str | os.PathLike) -> None:
     }
     with atomic_file(folder / "model.safetensors") as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
+        # Others than its writer read an encoder too.
+        temporary.chmod(0o644)

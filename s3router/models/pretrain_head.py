@@ -1,5 +1,7 @@
 """What pre-training puts around the encoder, and takes off again afterwards."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 from transformers import HubertModel
@@ -70,9 +72,8 @@ class UnitPredictor(nn.Module):
         features: torch.Tensor,
         frames: torch.Tensor,
         hidden: torch.Tensor | None = None,
-        layers: bool = False,
-    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Return logits over units, or all layers.
+    ) -> torch.Tensor:
+        """Return logits over units.
 
         Arguments
         ---------
@@ -82,26 +83,62 @@ class UnitPredictor(nn.Module):
             (batch,) int64, valid frames.
         hidden : torch.Tensor
             (batch, frames) bool, what the encoder does not see.
-        layers : bool
-            Return the output of each layer instead.
 
         Returns
         -------
-        torch.Tensor or tuple of torch.Tensor
-            (batch, frames, units), or per layer (batch, frames, width): the
-            transformer's input, then the output of each block.
+        torch.Tensor
+            (batch, frames, units).
         """
         states = run_feature_projection(self.projection, features)
         if hidden is not None:
             embedding = self.mask_embedding.to(states.dtype)
             states = torch.where(hidden.unsqueeze(-1), embedding, states)
-        longest = features.shape[1]
-        valid = None
-        if int(frames.min()) < longest:
-            index = torch.arange(longest, device=frames.device)
-            valid = index < frames.unsqueeze(1)
-        outputs: list[torch.Tensor] | None = [] if layers else None
         # Not transformers' own forward: it writes the padding by an index,
         # which takes seconds a batch in bfloat16 on a CPU.
-        out = run_transformer(self.transformer, states, valid, outputs)
-        return tuple(outputs) if layers else self.read_out(out)
+        valid = _valid(features, frames)
+        return self.read_out(run_transformer(self.transformer, states, valid))
+
+    def layers(
+        self, features: torch.Tensor, frames: torch.Tensor, last: int
+    ) -> list[torch.Tensor]:
+        """Return what the first blocks give out.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            (batch, frames, channels) output of the front end.
+        frames : torch.Tensor
+            (batch,) int64, valid frames.
+        last : int
+            How many blocks to run.
+
+        Returns
+        -------
+        list of torch.Tensor
+            (batch, frames, width) each: the input of the first block, then
+            the output of each of the `last` first blocks.
+        """
+        encoder = self.transformer
+        lower = SimpleNamespace(
+            config=encoder.config,
+            pos_conv_embed=encoder.pos_conv_embed,
+            dropout=encoder.dropout,
+            layer_norm=encoder.layer_norm,
+            layers=encoder.layers[:last],
+        )
+        outputs: list[torch.Tensor] = []
+        run_transformer(
+            lower,
+            run_feature_projection(self.projection, features),
+            _valid(features, frames),
+            outputs,
+        )
+        return outputs
+
+
+def _valid(features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor | None:
+    longest = features.shape[1]
+    if int(frames.min()) == longest:
+        return None
+    index = torch.arange(longest, device=frames.device)
+    return index < frames.unsqueeze(1)

@@ -186,4 +186,3 @@ def unit_statistics(counts: np.ndarray) -> dict[str, float]:
         "unigram_accuracy": float(share.max()),
         "used": int(share.size),
     }
-

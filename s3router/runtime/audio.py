@@ -4,6 +4,7 @@ Reads wav, flac, mp3, ogg and opus through soundfile. Whatever is wrong with a
 file becomes one clear line.
 """
 
+import os
 import struct
 from pathlib import Path
 
@@ -147,8 +148,10 @@ def _decode(path: Path) -> tuple[np.ndarray, int]:
     """Return (samples,) float32 mono and the rate of the file."""
     soundfile = _soundfile()
     blocks = []
+    # Bytes, because a name on a Unix need not be valid text.
+    name = str(path) if os.name == "nt" else os.fsencode(path)
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with soundfile.SoundFile(name) as file:
             rate, stated = file.samplerate, file.frames
             while True:
                 block = file.read(_BLOCK, dtype="float32", always_2d=True)

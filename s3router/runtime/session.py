@@ -169,6 +169,7 @@ def _quiet(ort: Any, wants_gpu: bool):
         try:
             yield
         finally:
+            # The default; onnxruntime does not tell what it was.
             ort.set_default_logger_severity(2)
 
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 from repository_files import ROOT, name_of, parse, repository_files
 
-LONGEST_FILE = 300
-LONGEST_TEST_FILE = 400
+LONGEST_FILE = 250
+LONGEST_TEST_FILE = 500
 LONGEST_FUNCTION = 60
 TEXT_FILES = (
     ".py",
@@ -51,12 +51,29 @@ def test_ruff_is_the_pinned_one():
     assert done.stdout.split()[1] == pinned[1]
 
 
+def lines_of_code(path):
+    """Return how many lines a file has, docstrings left out.
+
+    Otherwise a file could be made shorter by documenting less.
+    """
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    for node in ast.walk(parse(path)):
+        if isinstance(
+            node,
+            ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+        ):
+            if ast.get_docstring(node) is not None:
+                first = node.body[0]
+                lines -= first.end_lineno - first.lineno + 1
+    return lines
+
+
 def test_files_are_short():
     files = repository_files(".py")
     assert len(files) > 30
     long = []
     for path in files:
-        lines = len(path.read_text(encoding="utf-8").splitlines())
+        lines = lines_of_code(path)
         in_tests = path.is_relative_to(ROOT / "tests")
         if lines > (LONGEST_TEST_FILE if in_tests else LONGEST_FILE):
             long.append(f"{name_of(path)}: {lines} lines")

@@ -7,6 +7,9 @@ from subnetworks import make_encoder, make_subnetwork
 
 from s3router.export.bundle import make_bundle
 
+# Doctest would import it again, and trip over another folder's conftest.py.
+collect_ignore = ["conftest.py"]
+
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory) -> Path:

@@ -267,7 +267,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         return weight.grad.clone()
 
     plain = gradient()
-    encoder.model.gradient_checkpointing_enable()
+    encoder.model.activation_checkpointing_enable()
     torch.testing.assert_close(gradient(), plain, atol=1e-7, rtol=1e-4)
 
 

@@ -24,6 +24,12 @@ SAID = [3, 0, 3, 2, 4, 1, 5, 2, 0, 2, 3]
 TEXT = "aa bc a"
 
 
+@pytest.fixture
+def toy_bundle(tmp_path: Path) -> Path:
+    """Return a fresh bundle with the one language xx."""
+    return make_toy_bundle(tmp_path / "bundle")
+
+
 def test_transcribe_array(toy_bundle: Path):
     recognizer = Recognizer(toy_bundle, providers="cpu", threads=1)
     transcript = recognizer.transcribe(speak(SAID))
