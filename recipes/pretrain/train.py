@@ -24,7 +24,12 @@ from transformers import HubertModel
 
 from s3router.brains.hparams import flatten_hparams, load_hparams
 from s3router.brains.pretrain_card import write_card
-from s3router.brains.pretrain_pool import Pool, features_of, units_of
+from s3router.brains.pretrain_pool import (
+    Pool,
+    check_iterations,
+    features_of,
+    units_of,
+)
 from s3router.brains.pretrain_stages import (
     resolve_precision,
     run_iteration,
@@ -40,6 +45,7 @@ def main(arguments: list[str]) -> None:
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_hparams(hparams_file, overrides)
+    check_iterations(hparams)
     output = Path(hparams["output_folder"])
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
@@ -64,7 +70,9 @@ def main(arguments: list[str]) -> None:
         },
     )
     pool = Pool(hparams)
-    precision = resolve_precision(hparams["precision"], bfloat16_is_fast())
+    # SpeechBrain takes --precision for itself, and knows no "auto".
+    wanted = run_opts.get("precision", hparams["precision"])
+    precision = resolve_precision(wanted, bfloat16_is_fast())
     run_opts = {**run_opts, "precision": precision}
 
     encoder = HubertModel(hparams["encoder_config"])

@@ -90,6 +90,38 @@ def features_of(
     return versions
 
 
+def check_iterations(hparams: Mapping) -> None:
+    """Refuse iterations that could not run, before hours are spent.
+
+    Arguments
+    ---------
+    hparams : mapping
+        With `iterations` and `encoder_config`.
+
+    Raises
+    ------
+    SettingError
+        If there is none, the first is not of MFCCs, a later one asks for a
+        layer that there is not, or has too few units or epochs.
+    """
+    iterations = hparams["iterations"]
+    layers = range(hparams["encoder_config"].num_hidden_layers + 1)
+    if not iterations or iterations[0].get("of") != "mfcc":
+        raise SettingError("the first iteration's units must be of: mfcc")
+    for number, iteration in enumerate(iterations, start=1):
+        of = iteration.get("of")
+        if of not in ("mfcc", "auto", *layers):
+            raise SettingError(
+                f"iteration {number}: units of {of!r}; it must be mfcc, auto "
+                f"or a layer, 0 to {layers[-1]}"
+            )
+        if iteration.get("units", 0) < 2 or iteration.get("epochs", 0) < 1:
+            raise SettingError(
+                f"iteration {number} needs 2 or more units and 1 or more "
+                f"epochs: {dict(iteration)}"
+            )
+
+
 def units_of(
     number: int,
     encoder: HubertModel,
@@ -119,11 +151,6 @@ def units_of(
     -------
     Ragged
         A unit for each frame of each clip.
-
-    Raises
-    ------
-    SettingError
-        If the first iteration asks for a layer.
     """
     iteration = hparams["iterations"][number - 1]
     path = Path(hparams["work_folder"]) / f"units_{number}.u16"
@@ -132,8 +159,6 @@ def units_of(
     layer = iteration["of"]
     if layer == "mfcc":
         frames = MFCCFrames(pool.audio, pool.speakers)
-    elif previous is None:
-        raise SettingError("the first iteration's units must be of: mfcc")
     else:
         if layer == "auto":
             layer = _best_layer(number, encoder, previous, clean, hparams)

