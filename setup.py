@@ -41,6 +41,7 @@ TRAIN = [
     "kaldialign>=0.12",
     "tensorboard>=2.20",
     "scikit-learn>=1.7",
+    "scipy>=1.14",
     "matplotlib>=3.10",
     "tqdm>=4.67",
 ]

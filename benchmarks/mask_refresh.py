@@ -18,13 +18,8 @@ import torch
 from measure import machine, pick_device, seconds, summary, write
 from torch import Tensor
 
-from s3router.masks.select import (
-    Pattern,
-    Pool,
-    Workspace,
-    select,
-    select_n_of_m,
-)
+from s3router.masks.rules import Pattern
+from s3router.masks.select import Pool, Workspace, select, select_n_of_m
 
 SHAPES = ((768, 768), (768, 3072), (1024, 4096))
 #: Done in a row in each timing, as a router does.

@@ -5,7 +5,8 @@ by the key `extends`. Everything stays one flat set of keys, so that any of
 them can be overridden on the command line as in SpeechBrain. A shared file
 may name `profiles`: settings that suit one encoder, which stand between the
 files and the command line, so that `--encoder=tiny` brings rates that fit a
-small encoder and an explicit `--lr_scores=...` still wins.
+small encoder and an explicit `--lr_scores=...` still wins. For an encoder of
+another name, `--settings_for=tiny` asks for them.
 """
 
 from io import StringIO
@@ -16,7 +17,7 @@ from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from s3router.errors import NotFoundError, SettingError, near
+from s3router.errors import NotFoundError, SettingError, near, one_of
 
 
 def flatten_hparams(path: str | Path, overrides: str | dict = "") -> str:
@@ -44,10 +45,15 @@ def flatten_hparams(path: str | Path, overrides: str | dict = "") -> str:
     given = _parse(overrides, "the command line")
     tree, folder = _extended(Path(path))
     profiles = tree.pop("profiles", {})
-    encoder = given.get("encoder", tree.get("encoder"))
-    if encoder in profiles:
-        profile = _read(folder / profiles[encoder])
-        _update(tree, profile, f"profile {encoder!r}")
+    settings = {**tree, **given}
+    wanted = settings.get("settings_for")
+    if wanted is not None:
+        one_of(wanted, profiles, "profile (settings_for)")
+    else:
+        wanted = settings.get("encoder")
+    if wanted in profiles:
+        profile = _read(folder / profiles[wanted])
+        _update(tree, profile, f"profile {wanted!r}")
     _update(tree, given, "the command line")
     text = StringIO()
     YAML().dump(tree, text)

@@ -45,7 +45,7 @@ def write_card(encoder: HubertModel, hparams: Mapping) -> None:
             _head(encoder, hours, spent, hparams["weights_licence"]),
             _data(pool["sources"], hparams["sources"]),
             _training(stages, hparams),
-            _worth(folder / "README.md"),
+            measured_worth(folder / "README.md"),
             _UNFIT.format(hours=hours),
         ]
     )
@@ -58,7 +58,7 @@ def _head(
     encoder: HubertModel, hours: float, spent: float, licence: str
 ) -> str:
     config = encoder.config
-    count = sum(weight.numel() for weight in encoder.parameters())
+    million = sum(w.numel() for w in encoder.parameters()) / 1e6
     return f"""---
 license: {licence}
 library_name: transformers
@@ -66,8 +66,8 @@ tags: [hubert, speech, self-supervised]
 ---
 # A tiny self-supervised speech encoder
 
-HuBERT of {count / 1e6:.1f} million parameters: {config.num_hidden_layers}
-blocks of width {config.hidden_size}, feed-forward {config.intermediate_size},
+HuBERT of {million:.1f} million parameters: {config.num_hidden_layers} blocks of
+width {config.hidden_size}, feed-forward {config.intermediate_size},
 {config.num_attention_heads} heads, pre-norm. 16 kHz, one vector every 20 ms.
 Weights are stored as fp16 and meant to be used as fp32. Input is normalised to
 zero mean and unit variance. Layer drop and dropout are 0.
@@ -158,7 +158,9 @@ def _training(stages: list[dict], hparams: Mapping) -> str:
         f"{warm['last']['valid_squared_error']:.2f} of 1) and was then frozen.",
         f"Batches of {batch:.0f} s, "
         f"{100 * hparams['degraded_share']:.0f} % of the crops degraded, "
-        "targets of the clean clips. CPU time is that of one thread.",
+        "targets of the clean clips. CPU time is that of one thread, for "
+        "the trained stages; decoding, degrading, the front end's pass and "
+        "labelling come on top.",
         "",
         "| stage | audio seen, h | CPU s | masked loss | masked accuracy | "
         "unmasked accuracy | unigram entropy | unigram accuracy |",
@@ -186,8 +188,20 @@ def _training(stages: list[dict], hparams: Mapping) -> str:
     )
 
 
-def _worth(card: Path) -> str:
-    """Return the section of measured worth; what stands there is kept."""
+def measured_worth(card: Path) -> str:
+    """Return the section of measured worth.
+
+    Arguments
+    ---------
+    card : pathlib.Path
+        A card that may be there already; what stands between its markers,
+        written by whoever measured it, is kept.
+
+    Returns
+    -------
+    str
+        Markdown, with the markers.
+    """
     inner = "Not measured yet."
     if card.is_file():
         old = card.read_text(encoding="utf-8")
@@ -196,7 +210,9 @@ def _worth(card: Path) -> str:
     return f"""## Measured worth
 
 On real speech of unseen speakers, against the same network with random
-weights, under every method:
+weights, under every method. Where the labelled training clips come from a
+source named above, they were heard here too, without their labels. Clips of
+its dev and test parts were not, nor their speakers where it has several.
 
 {BEGIN}
 {inner}

@@ -60,39 +60,12 @@ VOICES = {
 }
 
 #: Speaker variants of eSpeak NG; the first ones are used for training.
-SPEAKERS = (
-    "m1",
-    "f2",
-    "m3",
-    "f3",
-    "m7",
-    "f5",
-    "Andy",
-    "Alicia",
-    "m2",
-    "f4",
-    "Gene",
-    "linda",
-    "m4",
-    "f1",
-    "Lee",
-    "belinda",
-    "m6",
-    "steph",
-    "Michael",
-    "aunty",
-    "m5",
-    "anika",
-    "Marco",
-    "Andrea",
-    "m8",
-    "Annie",
-    "paul",
-    "victor",
-    "michel",
-    "ed",
-    "Diogo",
-    "travis",
+SPEAKERS = tuple(
+    (
+        "m1 f2 m3 f3 m7 f5 Andy Alicia m2 f4 Gene linda m4 f1 Lee belinda m6 "
+        "steph Michael aunty m5 anika Marco Andrea m8 Annie paul victor "
+        "michel ed Diogo travis"
+    ).split()
 )
 
 _RETRIEVAL = 1  # AUDIO_OUTPUT_RETRIEVAL: samples go to the callback

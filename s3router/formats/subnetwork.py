@@ -7,10 +7,8 @@ itself; `mask.safetensors`, `head.safetensors`, `tokens.txt` (lines
 that only inspects or serves subnetworks reads them too.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from s3router.errors import (
-    FormatError,
     MismatchError,
-    NotFoundError,
     SettingError,
     VerificationError,
 )
@@ -31,33 +27,30 @@ from s3router.formats.arrays_file import (
 )
 from s3router.formats.files import (
     atomic_folder,
-    read_json,
     sha256_file,
     to_json,
     write_json,
 )
 from s3router.formats.mask_file import load_masks, save_masks
+from s3router.formats.subnetwork_config import (
+    CHECKS,
+    CONFIG,
+    FORMAT_VERSION,
+    HEAD,
+    MASK,
+    REQUIRED,
+    TOKENIZER,
+    TOKENS,
+    WEIGHTS,
+    check_file,
+    checksum,
+    read_config,
+)
 from s3router.formats.tokens_file import (
     check_tokens,
     load_tokens,
     save_tokens,
 )
-
-FORMAT_VERSION = 1
-#: Without these a subnetwork cannot be used, so it cannot be saved either.
-REQUIRED = (
-    "method",
-    "language",
-    "task",
-    "encoder",
-    "fingerprint",
-    "sample_rate",
-)
-CONFIG, MASK, HEAD = "config.json", "mask.safetensors", "head.safetensors"
-TOKENS, TOKENIZER = "tokens.txt", "tokenizer.model"
-WEIGHTS = "weights.safetensors"
-#: Written by `save` and checked by `load`; not part of `Subnetwork.config`.
-_CHECKS = ("files", "checksum")
 
 
 @dataclass
@@ -205,15 +198,15 @@ class Subnetwork:
             text names it.
         """
         folder = Path(folder)
-        config = _read_config(folder)
+        config = read_config(folder)
         files = config["files"]
         for name, expected in files.items():
-            _check_file(folder / name, expected)
+            check_file(folder / name, expected)
         head = load_arrays(folder / HEAD)
         tokens = load_tokens(folder / TOKENS)
         model = folder / TOKENIZER if TOKENIZER in files else None
         loaded = cls(
-            {key: config[key] for key in config if key not in _CHECKS},
+            {key: config[key] for key in config if key not in CHECKS},
             load_masks(folder / MASK),
             head,
             tokens,
@@ -247,7 +240,7 @@ class Subnetwork:
             )
         config = {
             "format_version": FORMAT_VERSION,
-            **{k: self.config[k] for k in self.config if k not in _CHECKS},
+            **{k: self.config[k] for k in self.config if k not in CHECKS},
             "measured_sparsity": self.sparsity(),
         }
         config["format_version"] = FORMAT_VERSION
@@ -288,55 +281,8 @@ class Subnetwork:
             }
             for file in sorted(folder.iterdir())
         }
-        config["checksum"] = _checksum(config)
+        config["checksum"] = checksum(config)
         write_json(folder / CONFIG, config)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise NotFoundError(f"no such subnetwork folder: {folder}")
-    path = folder / CONFIG
-    if not path.is_file():
-        raise NotFoundError(f"{folder} is not a subnetwork: no {CONFIG} in it")
-    config = read_json(path)
-    if not isinstance(config, dict) or "format_version" not in config:
-        raise FormatError(
-            f"{path} is not the config of a subnetwork: no format_version"
-        )
-    if config["format_version"] != FORMAT_VERSION:
-        raise FormatError(
-            f"{path} has format_version {config['format_version']!r}, this "
-            f"s3router reads {FORMAT_VERSION}: use the s3router that wrote it"
-        )
-    if config.get("checksum") != _checksum(config):
-        raise FormatError(f"{path} does not match its checksum: it is altered")
-    files = config.get("files")
-    known = {MASK, HEAD, TOKENS, TOKENIZER, WEIGHTS}
-    if not isinstance(files, dict) or not (
-        {MASK, HEAD, TOKENS} <= set(files) <= known
-    ):
-        raise FormatError(f"{path}: its list of files is wrong")
-    return config
-
-
-def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
-    if not path.is_file():
-        raise NotFoundError(f"{path.name} is missing in {path.parent}")
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise FormatError(
-            f"{path} is truncated or altered: {size} bytes instead of "
-            f"{expected['bytes']}"
-        )
-    if sha256_file(path) != expected["sha256"]:
-        raise FormatError(f"{path} is altered: its SHA-256 does not match")
-
-
-def _checksum(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a config, independent of layout and order."""
-    content = {key: config[key] for key in config if key != "checksum"}
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _same(one: np.ndarray | None, two: np.ndarray | None) -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from s3router.errors import SettingError, one_of
-from s3router.masks.select import removed_count
+from s3router.masks.rules import removed_count
 from s3router.masks.select_numpy import Scratch, keep_largest
 
 #: Name to what it does; the order is that of the documentation.

@@ -14,14 +14,8 @@ from s3router.masks.parametrization import (
     MaskedWeight,
     written_outside_torch,
 )
-from s3router.masks.select import (
-    Pattern,
-    Pool,
-    Workspace,
-    removed_count,
-    select,
-    select_n_of_m,
-)
+from s3router.masks.rules import Pattern, removed_count
+from s3router.masks.select import Pool, Workspace, select, select_n_of_m
 from s3router.masks.select_numpy import Selected
 from s3router.masks.units import Share, Unit
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s3router.errors import MismatchError, SettingError, near, one_of
-from s3router.masks.exchange import as_tensor, check_form, check_like
+from s3router.errors import SettingError, one_of
+from s3router.masks.apply import apply_masks
+from s3router.masks.exchange import as_tensor, check_like
 from s3router.masks.init import check_init, initial_scores
 from s3router.masks.parametrization import (
     MaskedWeight,
@@ -25,7 +26,8 @@ from s3router.masks.parametrization import (
     detach,
 )
 from s3router.masks.refresh import follow_columns, refresh_masks
-from s3router.masks.select import Pattern, Workspace
+from s3router.masks.rules import Pattern
+from s3router.masks.select import Workspace
 from s3router.masks.straight_through import SURROGATES
 from s3router.masks.targets import resolve_targets
 from s3router.masks.units import (
@@ -35,6 +37,8 @@ from s3router.masks.units import (
     plan_units,
     shares,
 )
+
+__all__ = ["Router", "apply_masks"]
 
 
 class Router:
@@ -151,6 +155,7 @@ class Router:
 
     @frozen.setter
     def frozen(self, value: bool) -> None:
+        """Fix the masks, or let the scores train again."""
         self._frozen = bool(value)
         for scores in self._scores.values():
             scores.requires_grad_(not self._frozen)
@@ -358,56 +363,6 @@ class Router:
 
     def _total(self) -> int:
         return sum(mask.mask.numel() for mask in self._masks.values())
-
-
-@torch.no_grad()
-def apply_masks(
-    encoder: nn.Module, masks: Mapping[str, Tensor | np.ndarray]
-) -> None:
-    """Multiply masks into plain weights, in place and for good.
-
-    What `Router.fold` leaves, for a mask that was loaded from a file.
-
-    Arguments
-    ---------
-    encoder : torch.nn.Module
-        An encoder without masks.
-    masks : mapping
-        By linear layer: bool `(out, in)`. Layers without a mask stay.
-
-    Raises
-    ------
-    MismatchError
-        If a name is no linear layer, or a shape or dtype differs; nothing
-        has then been changed.
-    SettingError
-        If a weight already has a parametrization.
-
-    Example
-    -------
-    >>> layer = nn.Sequential(nn.Linear(2, 1))
-    >>> apply_masks(layer, {"0": np.array([[True, False]])})
-    >>> (layer[0].weight == 0).tolist()
-    [[False, True]]
-    """
-    linears = {
-        name: module
-        for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    new = {name: as_tensor(mask) for name, mask in masks.items()}
-    for name, mask in new.items():
-        if name not in linears:
-            raise MismatchError(
-                f"mask {name!r} has no linear layer in this encoder: "
-                f"{near(name, linears)}it has {len(linears)}, as "
-                f"{next(iter(linears), None)!r}"
-            )
-        check_plain(linears[name], name)
-        check_form(name, mask, linears[name].weight.shape, torch.bool, "mask")
-    for name, mask in new.items():
-        weight = linears[name].weight
-        weight.mul_(mask.to(weight.device))
 
 
 def _check_steps(value: int) -> int:

@@ -17,11 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from s3router.errors import SettingError
-from s3router.masks.select import (
-    Pattern,
-    check_sparsity,
-    removed_count,
-)
+from s3router.masks.rules import Pattern, check_sparsity, removed_count
 from s3router.masks.targets import Block, find_blocks
 
 _CHANNELS = {"fc1": "rows", "fc2": "columns"}

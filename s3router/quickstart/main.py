@@ -22,7 +22,7 @@ CONTRASTS = (
     Run("zh-CN", "hparams/zh_sparse.yaml", "head_only"),
 )
 MINUTES = {"train": 2.0, "dev": 1.0, "test": 2.0}
-EPOCHS = 35
+EPOCHS = 30
 SEED = 1986
 MARKER = "s3router_quickstart.txt"
 

@@ -14,6 +14,7 @@ def folder(tmp_path):
         "data_folder: !PLACEHOLDER\n"
         "rate: 0.5\n"
         "profiles:\n    small: small.yaml\n"
+        "settings_for: null\n"
         "double: !apply:operator.mul [!ref <rate>, 2]\n"
         "block:\n    a: 1\n    b: !ref <seed>\n"
     )
@@ -39,6 +40,14 @@ def test_profile_stands_between_files_and_command_line(folder):
     assert (small["rate"], small["double"]) == (3.0, 6.0)
     won = load_hparams(path, "data_folder: x\nencoder: small\nrate: 9.0")
     assert (won["rate"], won["double"]) == (9.0, 18.0)
+
+
+def test_profile_can_be_asked_for_by_name(folder):
+    path = folder / "child.yaml"
+    asked = load_hparams(path, "data_folder: x\nsettings_for: small")
+    assert (asked["encoder"], asked["rate"]) == ("big", 3.0)
+    with pytest.raises(SettingError, match="did you mean 'small'"):
+        load_hparams(path, "data_folder: x\nsettings_for: smal")
 
 
 def test_overrides_can_be_nested(folder):

@@ -14,6 +14,7 @@ from s3router.brains.pretrain_audio import (
     degraded_item,
     held_out,
 )
+from s3router.brains.pretrain_card import BEGIN, END, measured_worth
 from s3router.brains.pretrain_layers import (
     phone_information,
     phones_of_frames,
@@ -202,3 +203,13 @@ def test_samples_become_zero_mean_and_unit_variance():
     wave = as_float(np.array([1000, 3000, 5000], dtype=np.int16))
     np.testing.assert_allclose(wave.mean(), 0, atol=1e-6)
     np.testing.assert_allclose(wave.std(), 1, atol=1e-6)
+
+
+def test_a_card_keeps_what_was_measured(tmp_path):
+    card = tmp_path / "README.md"
+    assert "Not measured yet." in measured_worth(card)
+    card.write_text(f"# A\n{BEGIN}\nCER 0.5 of 0.9\n{END}\n# B\n")
+    section = measured_worth(card)
+    assert "CER 0.5 of 0.9" in section and "Not measured" not in section
+    card.write_text(section)
+    assert measured_worth(card) == section

@@ -76,3 +76,15 @@ def train(router, encoder: nn.Module, steps: int, lr: float = 0.02) -> list:
         optimizer.step()
         flips.append(router.refresh(step))
     return flips
+
+
+def copies(masks: dict) -> dict:
+    """Return the tensors as they are now."""
+    return {name: mask.clone() for name, mask in masks.items()}
+
+
+def same(one: dict, two: dict) -> bool:
+    """Return whether names and bits are equal."""
+    return one.keys() == two.keys() and all(
+        torch.equal(one[name], two[name]) for name in one
+    )

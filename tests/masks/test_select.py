@@ -8,15 +8,8 @@ import torch
 
 from s3router.errors import SettingError, VerificationError
 from s3router.masks import select_numpy, select_torch
-from s3router.masks.select import (
-    Pattern,
-    Pool,
-    Workspace,
-    check_sparsity,
-    removed_count,
-    select,
-    select_n_of_m,
-)
+from s3router.masks.rules import Pattern, check_sparsity, removed_count
+from s3router.masks.select import Pool, Workspace, select, select_n_of_m
 
 PATHS = ("numpy", "torch")
 

@@ -1,0 +1,61 @@
+"""Multiply finished masks into plain weights, without scores or a router."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s3router.errors import MismatchError, near
+from s3router.masks.exchange import as_tensor, check_form
+from s3router.masks.parametrization import check_plain
+
+
+@torch.no_grad()
+def apply_masks(
+    encoder: nn.Module, masks: Mapping[str, Tensor | np.ndarray]
+) -> None:
+    """Multiply masks into plain weights, in place and for good.
+
+    What `Router.fold` leaves, for a mask that was loaded from a file.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        An encoder without masks.
+    masks : mapping
+        By linear layer: bool `(out, in)`. Layers without a mask stay.
+
+    Raises
+    ------
+    MismatchError
+        If a name is no linear layer, or a shape or dtype differs; nothing
+        has then been changed.
+    SettingError
+        If a weight already has a parametrization.
+
+    Example
+    -------
+    >>> layer = nn.Sequential(nn.Linear(2, 1))
+    >>> apply_masks(layer, {"0": np.array([[True, False]])})
+    >>> (layer[0].weight == 0).tolist()
+    [[False, True]]
+    """
+    linears = {
+        name: module
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    new = {name: as_tensor(mask) for name, mask in masks.items()}
+    for name, mask in new.items():
+        if name not in linears:
+            raise MismatchError(
+                f"mask {name!r} has no linear layer in this encoder: "
+                f"{near(name, linears)}it has {len(linears)}, as "
+                f"{next(iter(linears), None)!r}"
+            )
+        check_plain(linears[name], name)
+        check_form(name, mask, linears[name].weight.shape, torch.bool, "mask")
+    for name, mask in new.items():
+        weight = linears[name].weight
+        weight.mul_(mask.to(weight.device))
