@@ -172,7 +172,8 @@ def _labels(result: Result) -> dict[str, object]:
 
 def _last_name(encoder: str) -> str:
     # A folder's place says nothing; a hub's name is "owner/name".
-    return encoder if encoder.count("/") == 1 else Path(encoder).name
+    on_hub = encoder.count("/") == 1 and not encoder.startswith((".", "/"))
+    return encoder if on_hub else Path(encoder).name
 
 
 def _comparable(result: Result) -> dict[str, str]:
