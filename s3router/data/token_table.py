@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from s3router.errors import FormatError, NotFoundError
+from s3router.errors import FormatError
 from s3router.formats.files import atomic_file
+from s3router.formats.tokens_file import save_tokens
 from s3router.runtime.decode import WORD_START, join_tokens
 
 BLANK, UNKNOWN = "<blk>", "<unk>"
@@ -119,51 +120,10 @@ class Tokens(ABC):
         folder : str or path
             Made if missing.
         """
-        lines = [f"{symbol} {i}\n" for i, symbol in enumerate(self.symbols)]
-        with atomic_file(Path(folder) / TOKENS_FILE) as path:
-            path.write_text("".join(lines), encoding="utf-8", newline="\n")
+        save_tokens(Path(folder) / TOKENS_FILE, self.symbols)
         if self.tokenizer_model is not None:
             with atomic_file(Path(folder) / MODEL_FILE) as path:
                 path.write_bytes(self.tokenizer_model)
-
-
-def read_symbols(path: str | os.PathLike) -> list[str]:
-    """Read a `tokens.txt`: a line is a symbol, a space, and its id.
-
-    Arguments
-    ---------
-    path : str or path
-        The file.
-
-    Returns
-    -------
-    list of str
-        The symbol of each id.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such file.
-    FormatError
-        If a line is not so or the ids do not run from 0 in order.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise NotFoundError(f"no such token table: {path}")
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is not UTF-8: {error}") from error
-    symbols: list[str] = []
-    for line in text.removesuffix("\n").split("\n"):
-        symbol, _, number = line.rstrip("\r").rpartition(" ")
-        if not symbol or number != str(len(symbols)):
-            raise FormatError(
-                f"{path}, line {len(symbols) + 1}: expected a symbol, a space "
-                f"and {len(symbols)}, not {line!r}"
-            )
-        symbols.append(symbol)
-    return symbols
 
 
 def mark_spaces(text: str) -> Iterator[str]:

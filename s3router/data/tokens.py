@@ -18,9 +18,9 @@ from s3router.data.token_table import (
     UNKNOWN,
     Tokens,
     mark_spaces,
-    read_symbols,
 )
 from s3router.errors import DataError, FormatError
+from s3router.formats import tokens_file
 
 __all__ = [
     "CharTokens",
@@ -182,7 +182,7 @@ def read_tokens(folder: str | os.PathLike) -> Tokens:
     """
     model = Path(folder) / MODEL_FILE
     return load_tokens(
-        read_symbols(Path(folder) / TOKENS_FILE),
+        tokens_file.load_tokens(Path(folder) / TOKENS_FILE),
         model.read_bytes() if model.is_file() else None,
     )
 

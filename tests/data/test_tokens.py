@@ -181,9 +181,6 @@ def test_save_and_load(tmp_path, kind):
 def test_tampered_tables_are_refused(tmp_path, content):
     path = tmp_path / "tokens.txt"
     path.write_text(content, encoding="utf-8")
-    if content.endswith("a 2"):  # only the last line end is missing
-        assert read_tokens(tmp_path).symbols[2:] == ["a"]
-        return
     with pytest.raises(FormatError):
         read_tokens(tmp_path)
 

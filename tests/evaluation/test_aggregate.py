@@ -132,6 +132,19 @@ def test_methods_and_languages_are_rows_of_their_own():
     ]
 
 
+@pytest.mark.parametrize(
+    ("encoder", "shown"),
+    [
+        ("owner/name", "owner/name"),
+        (".../untrained", "untrained"),
+        ("runs/pretrain/encoder", "encoder"),
+    ],
+)
+def test_an_encoders_folder_is_not_shown(encoder, shown):
+    rows = recipe_rows([result(1, config={"encoder": encoder})])
+    assert rows[0]["encoder"] == shown
+
+
 def test_settings_that_no_column_shows_are_not_pooled():
     rows = recipe_rows([result(1), result(2), result(1, config={"lr": 0.5})])
     assert [row["seeds"] for row in rows] == ["1, 2", "1"]
