@@ -13,6 +13,7 @@ from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
 )
+from speechbrain.utils.distributed import ddp_barrier
 
 _PART = METAFNAME + ".part"
 
@@ -46,4 +47,7 @@ class WholeCheckpointer(Checkpointer):
         saved = super().save_checkpoint(*args, **kwargs)
         if saved is not None:
             os.replace(saved.path / _PART, saved.path / METAFNAME)
+        # All processes list the folder next, to delete what is old; one that
+        # looked before the renaming would wait for the others for ever.
+        ddp_barrier()
         return saved
