@@ -177,11 +177,15 @@ def _last_name(encoder: str) -> str:
 
 
 def _comparable(result: Result) -> dict[str, str]:
-    """Return the settings that make a setting: all but seed and folders."""
+    """Return the settings that make a setting: all but seed and folders.
+
+    One that is unset is left out too: it says no more than one that the
+    version of an earlier result did not have.
+    """
     return {
         key: str(value)
         for key, value in result["config"].items()
-        if "seed" not in key and "/" not in str(value)
+        if "seed" not in key and "/" not in str(value) and value is not None
     }
 
 

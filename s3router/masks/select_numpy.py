@@ -35,15 +35,15 @@ class Scratch:
     """Memory that selections reuse; one for each thread."""
 
     def __init__(self) -> None:
-        self._bits = np.empty(0, np.uint32)
+        self._bits = np.empty((2, 0), np.uint32)
         self.chunk = np.empty(CHUNK, np.uint32)
         self.keep = np.empty(CHUNK, np.bool_)
 
-    def bits(self, size: int) -> np.ndarray:
-        """Return uint32 memory of a size, with whatever is in it."""
-        if self._bits.size < size:
-            self._bits = np.empty(size, np.uint32)
-        return self._bits[:size]
+    def bits(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return two uint32 arrays of a size, with whatever is in them."""
+        if self._bits.shape[1] < size:
+            self._bits = np.empty((2, size), np.uint32)
+        return self._bits[0, :size], self._bits[1, :size]
 
 
 def keep_largest(
@@ -88,8 +88,10 @@ def keep_largest(
         for each in scores:
             _refuse_nan(_maximum(each, scratch))
         return [_keep_all(mask) for mask in masks]
-    find = _threshold_of_one if len(scores) == 1 else _threshold_of_many
-    threshold, ties_kept = find(scores, removed, scratch)
+    if len(scores) == 1:
+        bits, *found = _threshold_of_one(scores[0], removed, scratch)
+        return [_write(bits, masks[0], *found, scratch)[0]]
+    threshold, ties_kept = _threshold_of_many(scores, removed, scratch)
     done = []
     # From the end: of equal scores the first are removed, the last stay.
     for each, mask in zip(reversed(scores), reversed(masks), strict=True):
@@ -179,20 +181,23 @@ def _refuse_nan(largest: int) -> None:
 
 
 def _threshold_of_one(
-    scores: Sequence[np.ndarray], removed: int, scratch: Scratch
-) -> tuple[np.uint32, int]:
-    """Return the largest removed value and how many equal ones stay."""
-    bits = scratch.bits(scores[0].size)
+    scores: np.ndarray, removed: int, scratch: Scratch
+) -> tuple[np.ndarray, np.uint32, int]:
+    """Return bits, the largest removed one, and how many equal ones stay."""
+    # Reading the scores is the dearest part, so it is done once: one copy of
+    # the bits is taken apart to find the threshold, the other is compared.
+    bits, apart = scratch.bits(scores.size)
     largest = 0
     for start in range(0, bits.size, CHUNK):
-        part = _bits(scores[0][start : start + CHUNK], bits[start:])
+        part = _bits(scores[start : start + CHUNK], bits[start:])
+        apart[start : start + CHUNK] = part
         largest = max(largest, int(part.max()))
     _refuse_nan(largest)
-    bits.partition(removed - 1)
-    threshold, above = bits[removed - 1], bits[removed:]
+    apart.partition(removed - 1)
+    threshold, above = apart[removed - 1], apart[removed:]
     if above.size == 0 or above.min() > threshold:
-        return threshold, 0
-    return threshold, int(np.count_nonzero(above == threshold))
+        return bits, threshold, 0
+    return bits, threshold, int(np.count_nonzero(above == threshold))
 
 
 def _threshold_of_many(
@@ -260,10 +265,15 @@ def _write(
     ties_kept: int,
     scratch: Scratch,
 ) -> tuple[Selected, int]:
-    """Write one mask, from its end; return how many ties are left to keep."""
+    """Write one mask, from its end; return how many ties are left to keep.
+
+    `scores` may be the bits of |score| already.
+    """
     flipped = kept = 0
     for start in reversed(range(0, scores.size, CHUNK)):
-        bits = _bits(scores[start : start + CHUNK], scratch.chunk)
+        bits = scores[start : start + CHUNK]
+        if bits.dtype != np.uint32:
+            bits = _bits(bits, scratch.chunk)
         keep = np.greater(bits, threshold, out=scratch.keep[: bits.size])
         if ties_kept:
             ties = np.flatnonzero(bits == threshold)[-ties_kept:]

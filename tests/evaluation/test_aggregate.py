@@ -145,6 +145,11 @@ def test_an_encoders_folder_is_not_shown(encoder, shown):
     assert rows[0]["encoder"] == shown
 
 
+def test_an_unset_setting_is_as_good_as_none():
+    rows = recipe_rows([result(1), result(2, config={"settings_for": None})])
+    assert len(rows) == 1 and rows[0]["seeds"] == "1, 2"
+
+
 def test_settings_that_no_column_shows_are_not_pooled():
     rows = recipe_rows([result(1), result(2), result(1, config={"lr": 0.5})])
     assert [row["seeds"] for row in rows] == ["1, 2", "1"]
