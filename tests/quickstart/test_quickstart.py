@@ -37,9 +37,7 @@ def test_failed_training_is_named_with_its_last_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_miniature_runs_resumes_and_starts_over(
-    tmp_path, monkeypatch, capsys
-):
+def test_miniature_runs_resumes_and_starts_over(tmp_path, monkeypatch, capsys):
     pytest.importorskip("espeakng_loader", reason="synthetic extra missing")
     monkeypatch.setattr(quickstart_main, "EPOCHS", 1)
     sizes = {"train": 0.2, "dev": 0.1, "test": 0.1}
@@ -66,8 +64,8 @@ def test_miniature_runs_resumes_and_starts_over(
     stamps = {
         path: path.stat().st_mtime_ns
         for path in root.rglob("*")
-        if path.name in ("result.json", "model.onnx", "train.tsv")
+        if path.name in ("result.json", "model.onnx") or path.suffix == ".flac"
     }
-    assert len(stamps) >= 8
+    assert len(stamps) > 10
     quickstart(root)
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
