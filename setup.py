@@ -2,7 +2,7 @@
 
 Extras: `train` (all of training and export), `runtime` (a device: add
 onnxruntime or onnxruntime-gpu, never both), `synthetic` (synthetic speech;
-brings a GPL-3 library), `dev` (tests and lint).
+brings a GPL-3 library), `lora` (the LoRA baseline), `dev` (tests and lint).
 """
 
 import ast
@@ -51,10 +51,11 @@ EXTRAS = {
     "runtime": ["numpy>=1.26", "soundfile>=0.12.1"],
     # GPL-3: never in another extra.
     "synthetic": ["espeakng-loader>=0.2.4", "babel>=2.17"],
+    "lora": ["peft>=0.21,<1"],
     "dev": [
         "pytest>=9",
         "ruff==0.17.5",
-        "peft>=0.21",
+        "peft>=0.21,<1",
         # The packaging test builds a wheel without a network.
         "setuptools>=77,<82",
     ],

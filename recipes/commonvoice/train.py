@@ -28,9 +28,11 @@ from s3router.brains.experiment import (
     build_tokens,
     cache_front_end,
     start_experiment,
+    training_copies,
 )
 from s3router.brains.report import report_test, save_subnetwork
 from s3router.brains.warm_head import warm_head
+from s3router.data.augment import DrawnCopies, with_copies
 from s3router.data.dataset import speech_dataset
 from s3router.data.languages import is_spaceless, selection_unit
 from s3router.errors import exit_on_error
@@ -112,24 +114,32 @@ def main(arguments: list[str]) -> None:
     recognizer = CTCModel(encoder, head)
     device = run_opts.get("device") or sb.utils.distributed.infer_device()
     recognizer.to(device)
+    copies = training_copies(csvs["train"], hparams)
     features = None
     if hparams["cache_front_end"]:
-        features = cache_front_end(encoder, csvs, hparams)
-    datasets = {
-        split: speech_dataset(
-            csv, tokens, hparams["sample_rate"], features=features
+        features = cache_front_end(encoder, csvs, copies, hparams)
+    drawn = DrawnCopies(features or copies, hparams["augmented_copies"])
+    datasets = {}
+    for split, csv in csvs.items():
+        get = drawn if split == "train" else features
+        kind = "audio" if features is None else "features"
+        datasets[split] = speech_dataset(
+            csv, tokens, hparams["sample_rate"], **{kind: get}
         )
-        for split, csv in csvs.items()
-    }
 
     # Before the method touches the encoder: all methods share this head.
     checkpointer = hparams["checkpointer"]
     if features is not None and checkpointer.find_checkpoint() is None:
-        rows = [datasets["train"][i] for i in range(len(datasets["train"]))]
+        train = datasets["train"]
+        rows = [
+            (features(uid), row["tokens"])
+            for row in (train[i] for i in range(len(train)))
+            for uid in with_copies([row["id"]], hparams["augmented_copies"])
+        ]
         warm_head(
             recognizer,
-            [row["features"] for row in rows],
-            [row["tokens"] for row in rows],
+            [row[0] for row in rows],
+            [row[1] for row in rows],
             hparams["ctc_cost"],
             hparams["head_warmup_steps"],
             hparams["lr_head_warmup"],

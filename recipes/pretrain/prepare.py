@@ -17,8 +17,8 @@ from tqdm import tqdm
 from s3router.data.audio import inspect_audio
 from s3router.data.manifest import Utterance, write_manifest
 from s3router.data.synthetic_pool import make_synthetic_pool
-from s3router.errors import DataError, NotFoundError
-from s3router.formats.files import write_json
+from s3router.errors import DataError, NotFoundError, SettingError
+from s3router.formats.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +64,18 @@ def prepare_pool(
         If the folder or a manifest is missing.
     DataError
         If a manifest lacks its columns, or nothing is left.
+    SettingError
+        If there is neither a folder nor synthetic speech to make.
     """
     save_folder = Path(save_folder)
-    if (save_folder / "pool.json").is_file():
+    made_from = None if data_folder is None else str(data_folder)
+    if _made_before(save_folder / "pool.json", made_from):
         return
+    if data_folder is None and not synthetic_hours > 0:
+        raise SettingError(
+            "there is nothing to hear: give a data_folder, or synthetic_hours "
+            "above 0"
+        )
     rows: list[Utterance] = []
     records: list[dict] = []
     skipped: dict[str, list[str]] = {}
@@ -93,10 +101,29 @@ def prepare_pool(
     write_manifest(save_folder / "pool.csv", rows)
     write_json(
         save_folder / "pool.json",
-        {"format_version": 1, "sources": records, "skipped": skipped},
+        {
+            "format_version": 1,
+            "made_from": made_from,
+            "sources": records,
+            "skipped": skipped,
+        },
     )
     if skipped:
         logger.warning("left out: %s", _summary(skipped))
+
+
+def _made_before(path: Path, made_from: str | None) -> bool:
+    if not path.is_file():
+        return False
+    earlier = read_json(path).get("made_from")
+    if earlier not in (None, made_from):
+        logger.warning(
+            "the pool of an earlier run is used, made from %s; to gather %s, "
+            "choose another --output_folder",
+            earlier,
+            made_from,
+        )
+    return True
 
 
 def _record(source: str, licence: str, rows: Sequence[Utterance]) -> dict:
@@ -148,6 +175,10 @@ def _found(
             ],
         )
     for source in sources:
+        if not {"manifest", "licence"} <= set(source):
+            raise SettingError(
+                f"sources: each needs manifest and licence, not {dict(source)}"
+            )
         name = source["manifest"]
         yield name, source["licence"], _read_source(root / name)
 

@@ -10,6 +10,7 @@ from speechbrain.utils.distributed import if_main_process
 
 from s3router.brains.hparams import flatten_hparams, load_hparams
 from s3router.data.audio import read_audio
+from s3router.data.augment import DegradedClips, with_copies
 from s3router.data.languages import is_spaceless
 from s3router.data.manifest import read_manifest
 from s3router.data.tokens import CharTokens, SentencePieceTokens, Tokens
@@ -78,10 +79,36 @@ def build_tokens(train_csv: Path, hparams: Mapping) -> Tokens:
     )
 
 
+def training_copies(train_csv: Path, hparams: Mapping) -> DegradedClips:
+    """Return the training clips and their degraded copies.
+
+    Arguments
+    ---------
+    train_csv : pathlib.Path
+        Manifest of the training split.
+    hparams : mapping
+        With `sample_rate`, `seed` and `ssl_encoder`.
+
+    Returns
+    -------
+    DegradedClips
+        ID, as of `copy_id`, to samples.
+    """
+    return DegradedClips(
+        {row["ID"]: row["wav"] for row in read_manifest(train_csv)},
+        hparams["sample_rate"],
+        hparams["ssl_encoder"].min_samples,
+        hparams["seed"],
+    )
+
+
 def cache_front_end(
-    encoder: SSLEncoder, csvs: Mapping[str, Path], hparams: Mapping
+    encoder: SSLEncoder,
+    csvs: Mapping[str, Path],
+    copies: DegradedClips,
+    hparams: Mapping,
 ) -> Callable[[str], torch.Tensor]:
-    """Run the frozen front end once over every clip.
+    """Run the frozen front end once over every clip and every copy.
 
     Arguments
     ---------
@@ -89,23 +116,25 @@ def cache_front_end(
         On the device that computes.
     csvs : mapping
         Split name to manifest.
+    copies : DegradedClips
+        Of the split `train`.
     hparams : mapping
-        With `sample_rate` and `cache_megabytes`.
+        With `sample_rate`, `cache_megabytes` and `augmented_copies`.
 
     Returns
     -------
     callable
-        Utterance ID to its (time, channels) features.
+        ID, as of `copy_id`, to its (time, channels) features.
     """
     cache = FrontEndCache(encoder, hparams["cache_megabytes"])
+    rate = hparams["sample_rate"]
     clips = {
-        row["ID"]: row["wav"]
-        for csv in csvs.values()
+        row["ID"]: lambda wav=row["wav"]: read_audio(wav, rate)
+        for name, csv in csvs.items()
+        if name != "train"
         for row in read_manifest(csv)
     }
-    rate = hparams["sample_rate"]
-    cache.add(
-        (uid, lambda wav=wav: read_audio(wav, rate))
-        for uid, wav in clips.items()
-    )
+    for uid in with_copies(sorted(copies.wavs), hparams["augmented_copies"]):
+        clips[uid] = lambda uid=uid: copies(uid)
+    cache.add(clips.items())
     return cache.get

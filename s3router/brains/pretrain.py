@@ -4,53 +4,26 @@ What is hidden, drawn and degraded is decided by the data sets, which depend on
 seed and step alone; with the checkpoint, a killed run goes on at its step.
 """
 
-import time
+import math
 from collections.abc import Callable
-from pathlib import Path
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from s3router.brains.learning_curve import LearningCurve
+from s3router.brains.main_process import alone, process_number
+from s3router.brains.pretrain_checks import check_checkpoint
+from s3router.brains.random_state import RandomState
+from s3router.brains.running_sums import RunningSums
 from s3router.data.crops import CropBatch
-from s3router.formats.files import read_json, write_json
-
-
-class LearningCurve:
-    """Numbers of each epoch of one stage, kept as JSON.
-
-    Arguments
-    ---------
-    path : str or path
-        The file; its entries after a resumed epoch are dropped.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.entries: list[dict] = []
-        if self.path.is_file():
-            self.entries = read_json(self.path)["entries"]
-        self._started = time.process_time()
-        self._earlier = 0.0
-
-    def rewind(self, epoch: int) -> None:
-        """Forget entries after an epoch: their steps are done again."""
-        self.entries = [e for e in self.entries if e["epoch"] <= epoch]
-        self._started = time.process_time()
-        self._earlier = self.entries[-1]["cpu_seconds"] if self.entries else 0.0
-
-    def add(self, **numbers: float) -> None:
-        """Append an epoch's numbers and write the file."""
-        spent = time.process_time() - self._started
-        numbers["cpu_seconds"] = self._earlier + spent
-        self.entries.append(numbers)
-        write_json(self.path, {"format_version": 1, "entries": self.entries})
+from s3router.errors import SettingError
 
 
 class PretrainBrain(sb.Brain):
-    """What both stages share: schedule by step, sums, curve, checkpoints.
+    """What all stages share: schedule by step, sums, curve, checkpoints.
 
     Needs `lr`, `schedule` (a function of progress), `epoch_counter` and
     `frames_per_second` in `hparams`.
@@ -60,7 +33,8 @@ class PretrainBrain(sb.Brain):
     curve : LearningCurve
         Gets each epoch's numbers.
     on_epoch : callable or None
-        Called with the epoch after its checkpoint.
+        Called on the main process with the epoch, before its checkpoint: a
+        run that is killed in between calls it again.
     *args, **kwargs
         Of `speechbrain.Brain`.
     """
@@ -75,15 +49,28 @@ class PretrainBrain(sb.Brain):
         super().__init__(*args, **kwargs)
         self.curve = curve
         self.on_epoch = on_epoch
+        self.sums = RunningSums()
+        self.random_state = RandomState()
         self._total_steps = 1
-        self._sums: dict[str, float] = {}
-        if self.checkpointer is not None:
-            self.checkpointer.add_recoverables(
-                {
-                    "model": self.modules.model,
-                    "epoch_counter": self.hparams.epoch_counter,
-                }
+        if self.checkpointer is None:
+            return
+        self.checkpointer.add_recoverables(
+            {
+                "model": self.modules.model,
+                "epoch_counter": self.hparams.epoch_counter,
+            }
+        )
+        # Checkpoints from before these were kept go on without them.
+        for name in ("sums", "random_state"):
+            self.checkpointer.add_recoverable(
+                name, getattr(self, name), optional_load=True
             )
+
+    def _train_loader_specifics(
+        self, dataset: Dataset, loader_kwargs: dict
+    ) -> dict:
+        # Each process has batches of its own already (see `Share`).
+        return loader_kwargs
 
     def fit(
         self,
@@ -103,93 +90,147 @@ class PretrainBrain(sb.Brain):
         *args, **kwargs
             Of `speechbrain.Brain.fit`.
         """
-        self._total_steps = max(1, len(train_set) * epoch_counter.limit)
+        steps = len(train_set) // self.grad_accumulation_factor
+        self._total_steps = max(1, steps * epoch_counter.limit)
         super().fit(epoch_counter, train_set, *args, **kwargs)
 
     def on_fit_start(self) -> None:
-        """Recover a checkpoint, and forget what came after it."""
+        """Recover a checkpoint that fits, and forget what came after it."""
+        if self.checkpointer is not None:
+            check_checkpoint(self.checkpointer, self.modules.model)
         super().on_fit_start()
+        self.random_state.apply(end_of_epoch=True)
         self.curve.rewind(self.hparams.epoch_counter.current)
+
+    def on_fit_batch_start(self, batch: object, should_step: bool) -> None:
+        """Put a recovered state of the random generators in place."""
+        self.random_state.apply(end_of_epoch=False)
+
+    @property
+    def progress(self) -> float:
+        """Share of all optimizer steps done, in [0, 1]."""
+        return self.optimizer_step / self._total_steps
 
     def optimizers_step(self) -> None:
         """Set the rate of this step, then step."""
-        progress = self.optimizer_step / self._total_steps
-        rate = self.hparams.lr * self.hparams.schedule(progress)
+        rate = self.hparams.lr * self.hparams.schedule(self.progress)
         self.optimizer.param_groups[0]["lr"] = rate
         super().optimizers_step()
 
-    def _count(self, **numbers: float) -> None:
-        for name, value in numbers.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+    def check_loss_isfinite(self, loss: torch.Tensor) -> None:
+        """Stop before a loss that is no number spoils the weights.
 
-    def _means(self, stage: sb.Stage) -> dict[str, float]:
+        Arguments
+        ---------
+        loss : torch.Tensor
+            Of this step.
+
+        Raises
+        ------
+        SettingError
+            At the first one; with fp16, whose scaler skips such steps, when
+            `--nonfinite_patience` is spent.
+        """
+        if torch.isfinite(loss):
+            return
+        self.nonfinite_count += 1
+        patient = self.nonfinite_count <= self.nonfinite_patience
+        if not (self.scaler.is_enabled() and patient):
+            raise self._not_finite()
+
+    def _not_finite(self) -> SettingError:
+        return SettingError(
+            f"{self.curve.path.stem}: the loss is no finite number at step "
+            f"{self.optimizer_step + 1}: lower the learning rate "
+            f"({self.hparams.lr:g}) or use --precision=fp32 (now "
+            f"{self.precision}); the same command goes on from the last "
+            "checkpoint"
+        )
+
+    def compute_objectives(
+        self, predictions: object, batch: object, stage: sb.Stage
+    ) -> torch.Tensor:
+        """Return the loss of the stage, and add it up."""
+        loss = self.objective(predictions, batch)
+        self.sums.add(loss=loss, batches=1)
+        return loss
+
+    def objective(self, predictions: object, batch: object) -> torch.Tensor:
+        """Return the loss; each stage has its own."""
         raise NotImplementedError
+
+    def means(self, sums: dict[str, float]) -> dict[str, float]:
+        """Return what the curve shows of an epoch's sums, loss apart."""
+        raise NotImplementedError
+
+    def _save_intra_epoch_ckpt(self) -> None:
+        self.sums.gather(self.device)
+        super()._save_intra_epoch_ckpt()
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None) -> None:
         """Choose what the epoch draws; start its sums."""
-        self._sums = {}
+        self.sums.start()
         if stage == sb.Stage.TRAIN:
             self.train_data.set_epoch(epoch)
 
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None
     ) -> None:
-        """After validation: log, checkpoint, and let others take a look."""
-        means = self._means(stage)
+        """After validation: log, let others take a look, checkpoint."""
+        name = stage.name.lower()
         if stage == sb.Stage.TRAIN:
-            self._train_means = {
-                "train_loss": stage_loss,
-                **{f"train_{name}": n for name, n in means.items()},
-            }
+            self.sums.gather(self.device)
+        sums = self.sums.totals()
+        loss = sums["loss"] / sums["batches"] if sums.get("batches") else 0.0
+        if not math.isfinite(loss):
+            raise self._not_finite()
+        numbers = {f"{name}_loss": loss}
+        for key, value in self.means(sums).items():
+            numbers[f"{name}_{key}"] = value
+        if stage == sb.Stage.TRAIN:
+            self._train_numbers = numbers
             return
-        numbers = {
-            **self._train_means,
-            "valid_loss": stage_loss,
-            **{f"valid_{name}": n for name, n in means.items()},
-        }
-        if not sb.utils.distributed.if_main_process():
-            return
+        if process_number()[0] == 0:
+            with alone():
+                self._report(epoch, {**self._train_numbers, **numbers})
+        self.checkpointer.save_and_keep_only(
+            meta={"epoch": epoch}, num_to_keep=1
+        )
+
+    def _report(self, epoch: int, numbers: dict[str, float]) -> None:
         self.curve.add(epoch=epoch, step=self.optimizer_step, **numbers)
-        shown = {
-            name: round(float(value), 4) for name, value in numbers.items()
-        }
+        shown = {name: round(value, 4) for name, value in numbers.items()}
         for logger in self.hparams.train_loggers:
             logger.log_stats(
                 stats_meta={"epoch": epoch, "step": self.optimizer_step},
                 train_stats=shown,
             )
-        self.checkpointer.save_and_keep_only(
-            meta={"epoch": epoch}, num_to_keep=1
-        )
         if self.on_epoch is not None:
             self.on_epoch(epoch)
 
 
 class MelBrain(PretrainBrain):
-    """Regresses clean log mel bands from degraded samples."""
+    """Regresses log mel bands from samples."""
 
     def compute_forward(
         self, batch: tuple[torch.Tensor, torch.Tensor], stage: sb.Stage
     ) -> torch.Tensor:
-        """Return predicted bands of the degraded samples."""
-        degraded, _ = batch
-        return self.modules.model(degraded.to(self.device))
+        """Return predicted bands."""
+        samples, _ = batch
+        return self.modules.model(samples.to(self.device, non_blocking=True))
 
-    def compute_objectives(
+    def objective(
         self,
         predictions: torch.Tensor,
         batch: tuple[torch.Tensor, torch.Tensor],
-        stage: sb.Stage,
     ) -> torch.Tensor:
         """Return the mean squared error; 1 is what a constant reaches."""
-        _, bands = batch
-        loss = functional.mse_loss(predictions.float(), bands.to(self.device))
-        self._count(squared_error=loss.detach(), batches=1)
-        return loss
+        bands = batch[1].to(self.device, non_blocking=True)
+        return functional.mse_loss(predictions.float(), bands)
 
-    def _means(self, stage: sb.Stage) -> dict[str, float]:
-        batches = max(1.0, self._sums.get("batches", 0.0))
-        return {"squared_error": self._sums.get("squared_error", 0.0) / batches}
+    def means(self, sums: dict[str, float]) -> dict[str, float]:
+        """Return the squared error under its own name."""
+        return {"squared_error": sums["loss"] / max(1.0, sums["batches"])}
 
 
 class UnitBrain(PretrainBrain):
@@ -202,46 +243,47 @@ class UnitBrain(PretrainBrain):
 
     def compute_forward(
         self, batch: CropBatch, stage: sb.Stage
-    ) -> torch.Tensor:
-        """Return logits over units, (batch, frames, units)."""
-        batch = batch.to(self.device)
-        return self.modules.model(batch.features, batch.frames, batch.hidden)
+    ) -> tuple[torch.Tensor, CropBatch]:
+        """Return logits over units, and the batch on its device."""
+        batch = batch.to(self.device, non_blocking=True)
+        logits = self.modules.model(batch.features, batch.frames, batch.hidden)
+        return logits, batch
 
-    def compute_objectives(
-        self, predictions: torch.Tensor, batch: CropBatch, stage: sb.Stage
+    def objective(
+        self, predictions: tuple[torch.Tensor, CropBatch], batch: CropBatch
     ) -> torch.Tensor:
         """Return the mean cross-entropy of hidden plus weighted seen frames."""
-        batch = batch.to(self.device)
-        valid = batch.units >= 0
-        logits = predictions.float()[valid]
-        units, hidden = batch.units[valid], batch.hidden[valid]
+        logits, batch = predictions
+        units = batch.units.flatten()
+        logits = logits.float().flatten(0, 1)
         losses = functional.cross_entropy(logits, units, reduction="none")
         right = logits.detach().argmax(-1) == units
+        valid, hidden = units >= 0, batch.hidden.flatten()
         parts = {}
-        for name, chosen in (("masked", hidden), ("unmasked", ~hidden)):
-            parts[name] = losses[chosen].sum() / chosen.sum().clamp(min=1)
-            self._count(
+        for name, chosen in (
+            ("masked", valid & hidden),
+            ("unmasked", valid & ~hidden),
+        ):
+            # By a product, not by an index: nothing is waited for.
+            total, count = (losses * chosen).sum(), chosen.sum()
+            parts[name] = total / count.clamp(min=1)
+            self.sums.add(
                 **{
-                    f"{name}_loss": losses.detach()[chosen].sum(),
-                    f"{name}_right": right[chosen].sum(),
-                    f"{name}_frames": chosen.sum(),
+                    f"{name}_loss": total,
+                    f"{name}_right": (right & chosen).sum(),
+                    f"{name}_frames": count,
                 }
             )
         return parts["masked"] + self.hparams.seen_weight * parts["unmasked"]
 
-    def _means(self, stage: sb.Stage) -> dict[str, float]:
+    def means(self, sums: dict[str, float]) -> dict[str, float]:
+        """Return losses and accuracies by frame, and the hours seen."""
         means = {}
-        total = 0.0
         for name in ("masked", "unmasked"):
-            frames = self._sums.get(f"{name}_frames", 0.0)
-            total += frames
-            count = max(1.0, frames)
-            means[f"{name}_loss"] = self._sums.get(f"{name}_loss", 0.0) / count
-            means[f"{name}_accuracy"] = (
-                self._sums.get(f"{name}_right", 0.0) / count
-            )
-        means["masked_share"] = self._sums.get("masked_frames", 0.0) / max(
-            1.0, total
-        )
+            count = max(1.0, sums[f"{name}_frames"])
+            means[f"{name}_loss"] = sums[f"{name}_loss"] / count
+            means[f"{name}_accuracy"] = sums[f"{name}_right"] / count
+        total = sums["masked_frames"] + sums["unmasked_frames"]
+        means["masked_share"] = sums["masked_frames"] / max(1.0, total)
         means["hours"] = total / self.hparams.frames_per_second / 3600
         return means

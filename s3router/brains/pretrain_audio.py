@@ -1,4 +1,4 @@
-"""Pre-training's audio: decoded once, degraded, through the front end once.
+"""Pre-training's audio: degraded, and through the front end once.
 
 Each pass over the pool writes one file, whole or not at all, and is skipped
 where the file is there.
@@ -6,6 +6,7 @@ where the file is there.
 
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,65 +15,26 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from s3router.data.audio import read_audio
-from s3router.data.degrade import degrade
-from s3router.data.manifest import Utterance
+from s3router.brains.pretrain_checks import check_frames, check_record
+from s3router.data.degrade import (
+    SPEEDS,
+    degrade,
+    sped_up_lengths,
+    speed_up,
+)
 from s3router.data.ragged import Ragged, write_ragged
 from s3router.errors import DataError
-from s3router.formats.files import read_json, write_json
-from s3router.models.units import RATE, WINDOW, log_mel
+from s3router.formats.files import write_json
+from s3router.formats.fingerprint import fingerprint
+from s3router.models.frame_grid import RATE, FrameGrid
+from s3router.models.units import log_mel
+
+#: Share of the crops of the mel warm-up that are degraded.
+MEL_DEGRADED = 0.5
 
 #: Clips are cut to multiples of so many samples (0.1 s): CPU kernels are
 #: compiled per length, which took six times as long as running them.
 STEP = 1600
-
-
-def decode_pool(
-    rows: Sequence[Utterance], path: Path, longest_seconds: float = 30.0
-) -> tuple[Ragged, list[dict]]:
-    """Decode a pool once; cut long clips into equal parts.
-
-    Arguments
-    ---------
-    rows : sequence of Utterance
-        The pool.
-    path : pathlib.Path
-        Gets int16 samples at 16 kHz; `<path>.items.json` says whose they are.
-    longest_seconds : float
-        Longest part.
-
-    Returns
-    -------
-    Ragged
-        The samples.
-    list of dict
-        `language`, `speaker` and `id` of each item.
-    """
-    described = path.with_name(path.name + ".items.json")
-    items: list[dict] = []
-
-    def parts() -> Iterator[np.ndarray]:
-        for row in tqdm(rows, desc="decode", unit="clip"):
-            samples = read_audio(row["wav"], RATE).numpy()
-            peak = max(1.0, float(np.abs(samples).max(initial=0.0)))
-            whole = np.round(samples / peak * 32767).astype(np.int16)
-            count = int(np.ceil(whole.size / (longest_seconds * RATE)))
-            for part in np.array_split(whole, max(1, count)):
-                if part.size < WINDOW or not part.any():
-                    continue
-                items.append(
-                    {
-                        "id": row["ID"],
-                        "language": row["language"],
-                        "speaker": row["spk_id"],
-                    }
-                )
-                yield part
-
-    if not (Ragged.exists(path) and described.is_file()):
-        write_ragged(path, parts(), "int16")
-        write_json(described, {"format_version": 1, "items": items})
-    return Ragged(path, "int16"), read_json(described)["items"]
 
 
 def held_out(items: Sequence[dict], share: float) -> np.ndarray:
@@ -111,15 +73,46 @@ def as_float(samples: np.ndarray) -> np.ndarray:
     return wave / np.sqrt(wave.var() + 1e-5)
 
 
+def clip_speed(index: int, seed: int) -> float:
+    """Return how much faster one item's degraded copy is."""
+    generator = np.random.default_rng([seed, index, 1])
+    return float(generator.choice(SPEEDS))
+
+
+class FasterCopies:
+    """Which frames of each clip its degraded copy shows.
+
+    Arguments
+    ---------
+    grid : FrameGrid
+        Of the encoder.
+    seed : int
+        As of `degraded_item`.
+    """
+
+    def __init__(self, grid: FrameGrid, seed: int) -> None:
+        self.grid = grid
+        self.seed = seed
+
+    def __call__(self, clip: int, count: int, limit: int) -> np.ndarray:
+        """Return (count,) frames of the clean clip, which has `limit`."""
+        speed = clip_speed(clip, self.seed)
+        return self.grid.sped_up(count, speed, limit)
+
+
 def degraded_item(audio: Ragged, index: int, seed: int) -> np.ndarray:
-    """Return one item's degraded samples, normalised again."""
+    """Return one item's faster, degraded samples, normalised again."""
     generator = np.random.default_rng([seed, index])
+    clean = speed_up(as_float(audio[index]), clip_speed(index, seed))
     other = audio[int(generator.integers(len(audio)))]
-    return as_float(degrade(as_float(audio[index]), as_float(other), generator))
+    return as_float(degrade(clean, as_float(other), generator))
 
 
 class MelCrops(Dataset):
-    """Batches of degraded crops with log mel bands of the clean ones.
+    """Batches of crops, some of them degraded, with their log mel bands.
+
+    The bands are those of what is heard: a front end that should clean at
+    once keeps less of it (see `s3router.models.filterbank`).
 
     Item i depends on seed, epoch and i alone.
 
@@ -131,6 +124,8 @@ class MelCrops(Dataset):
         (items,) how likely each is drawn.
     batches : int
         In an epoch.
+    grid : FrameGrid
+        Of the encoder.
     clips, seconds : int, float
         Crops of a batch, and their length; shorter clips are repeated.
     bins : int
@@ -144,6 +139,7 @@ class MelCrops(Dataset):
         audio: Ragged,
         probabilities: np.ndarray,
         batches: int,
+        grid: FrameGrid,
         clips: int = 8,
         seconds: float = 3.0,
         bins: int = 80,
@@ -153,7 +149,8 @@ class MelCrops(Dataset):
         self.probabilities = probabilities / probabilities.sum()
         self.batches = batches
         self.clips = clips
-        self.samples = max(WINDOW, int(seconds * RATE))
+        self.grid = grid
+        self.samples = max(grid.window, int(seconds * RATE))
         self.bins = bins
         self.seed = seed
         self.epoch = 0
@@ -173,14 +170,17 @@ class MelCrops(Dataset):
             len(self.audio), self.clips + 1, p=self.probabilities
         )
         clean = [self._crop(clip, generator) for clip in drawn]
-        noisy = [
-            as_float(degrade(clean[i], clean[i + 1], generator))
-            for i in range(self.clips)
+        heard = [
+            as_float(degrade(one, other, generator))
+            if generator.random() < MEL_DEGRADED
+            else one
+            for one, other in pairwise(clean)
         ]
-        bands = log_mel(torch.from_numpy(np.stack(clean[:-1])), self.bins)
+        whole = torch.from_numpy(np.stack(heard))
+        bands = log_mel(whole, self.bins, self.grid)
         deviation, mean = torch.std_mean(bands, dim=1, keepdim=True)
         return (
-            torch.from_numpy(np.stack(noisy)),
+            whole,
             (bands - mean) / (deviation + 0.1),
         )
 
@@ -191,8 +191,69 @@ class MelCrops(Dataset):
         return as_float(np.resize(part, self.samples))
 
 
+def cached_samples(
+    lengths: np.ndarray, grid: FrameGrid, seed: int | None
+) -> np.ndarray:
+    """Return how many samples of each clip go through the front end.
+
+    Arguments
+    ---------
+    lengths : numpy.ndarray
+        (items,) samples of the clips.
+    grid : FrameGrid
+        Of the encoder.
+    seed : int or None
+        Of the degraded copies; None: the clean clips.
+
+    Returns
+    -------
+    numpy.ndarray
+        (items,) int64: multiples of 0.1 s, but for clips shorter than that.
+    """
+    if seed is not None:
+        speeds = [clip_speed(index, seed) for index in range(len(lengths))]
+        lengths = sped_up_lengths(lengths, np.array(speeds))
+    return np.maximum(grid.window, lengths // STEP * STEP)
+
+
+def front_end_record(
+    front_end: nn.Module, grid: FrameGrid, seed: int | None
+) -> dict:
+    """Return what a cache of features depends on, for the JSON beside it.
+
+    Arguments
+    ---------
+    front_end : torch.nn.Module
+        As it is now.
+    grid : FrameGrid
+        Of the encoder.
+    seed : int or None
+        Of the degraded copies; None: the clean clips.
+
+    Returns
+    -------
+    dict
+        Plain values.
+    """
+    weights = {
+        name: tensor.detach().float().cpu().numpy()
+        for name, tensor in front_end.state_dict().items()
+    }
+    return {
+        "format_version": 1,
+        "window": grid.window,
+        "hop": grid.hop,
+        "front_end": fingerprint(weights),
+        "seed": seed,
+    }
+
+
 def cache_features(
-    front_end: nn.Module, audio: Ragged, path: Path, seed: int | None
+    front_end: nn.Module,
+    audio: Ragged,
+    path: Path,
+    grid: FrameGrid,
+    seed: int | None,
 ) -> Ragged:
     """Run the frozen front end once over all clips, one at a time.
 
@@ -204,6 +265,8 @@ def cache_features(
         Decoded samples.
     path : pathlib.Path
         Gets float16 features.
+    grid : FrameGrid
+        Of the encoder.
     seed : int or None
         Degrade the clips with this seed; None: clean.
 
@@ -211,8 +274,16 @@ def cache_features(
     -------
     Ragged
         (frames, channels) per clip.
+
+    Raises
+    ------
+    MismatchError
+        If the file is there, of another front end or other clips.
     """
     device = next(front_end.parameters()).device
+    samples = cached_samples(audio.lengths, grid, seed)
+    record = path.with_name(path.name + ".json")
+    made_with = front_end_record(front_end, grid, seed)
 
     def features() -> Iterator[np.ndarray]:
         name = "clean" if seed is None else f"degraded {seed}"
@@ -221,11 +292,20 @@ def cache_features(
                 wave = as_float(audio[index])
             else:
                 wave = degraded_item(audio, index, seed)
-            wave = wave[: max(WINDOW, wave.size // STEP * STEP)]
+            size = int(samples[index])
+            wave = np.pad(wave, (0, max(0, size - wave.size)))[:size]
             out = front_end(torch.from_numpy(wave)[None].to(device))
             yield out[0].T.half().cpu().numpy()
 
     if not Ragged.exists(path):
+        # First what it will be made with, then the features: killed in
+        # between, both are written again.
+        write_json(record, made_with)
         with torch.no_grad():
             write_ragged(path, features(), "float16")
-    return Ragged(path, "float16")
+    remove = f"{path.parent}/features_*, units_* and iteration_*"
+    check_record(record, made_with, remove)
+    cached = Ragged(path, "float16")
+    frames = [grid.frames(int(size)) for size in samples]
+    check_frames(path, cached.lengths, frames, remove)
+    return cached

@@ -7,10 +7,13 @@ measured on tasks are added between markers by whoever measures them.
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import HubertModel
+from transformers import PreTrainedModel
 
-from s3router.brains.pretrain_stages import FRAMES_PER_SECOND
+from s3router.brains.pretrain_human_phones import phones_record
+from s3router.brains.pretrain_records import stage_records, training_section
+from s3router.brains.pretrain_snapshots import snapshots
 from s3router.formats.files import atomic_file, read_json, write_json
+from s3router.models.frame_grid import RATE, FrameGrid
 
 BEGIN, END = "<!-- worth -->", "<!-- /worth -->"
 
@@ -25,26 +28,46 @@ _UNFIT = """## What it is not fit for
 """
 
 
-def write_card(encoder: HubertModel, hparams: Mapping) -> None:
+_PHONES = """## Phones of people in its units
+
+{units} units of k-means on the last layer, and on MFCCs normalised by speaker,
+fitted on the very clips that are measured. Their phones, which training did not
+see, were aligned with Gaussian mixtures on MFCCs: the times are not exact, and
+favour MFCCs.
+PNMI is phone-normalised mutual information; by chance, that of shuffled units;
+phone purity, frames whose phone is the commonest of their unit; cluster purity,
+frames whose unit is the commonest of their phone; a single unit would have the
+commonest phone's purity. Frames of pauses are left out.
+
+| clips | units of | PNMI | by chance | phone purity | cluster purity | \
+commonest phone | frames |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
+def write_card(encoder: PreTrainedModel, hparams: Mapping) -> None:
     """Write README.md into the encoder's folder.
 
     Arguments
     ---------
-    encoder : HubertModel
+    encoder : transformers.PreTrainedModel
         For its shape.
     hparams : mapping
         Of the recipe; its `work_folder` and `output_folder` hold the records.
     """
     folder = Path(hparams["encoder_folder"])
     pool = read_json(Path(hparams["work_folder"]) / "pool.json")
-    stages = _stages(hparams)
+    stages = stage_records(hparams)
     hours = sum(stage["hours"] for stage in stages)
-    spent = sum(stage["seconds"] for stage in stages) / 3600
+    training = training_section(stages, hparams)
     text = "\n".join(
         [
-            _head(encoder, hours, spent, hparams["weights_licence"]),
+            _head(encoder, hours, _compute(stages), hparams),
             _data(pool["sources"], hparams["sources"]),
-            _training(stages, hparams),
+            training,
+            _phones(hparams),
+            _snapshots(hparams["output_folder"]),
             measured_worth(folder / "README.md"),
             _UNFIT.format(hours=hours),
         ]
@@ -54,41 +77,68 @@ def write_card(encoder: HubertModel, hparams: Mapping) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def _compute(stages: list[dict]) -> str:
+    """Return the hours of CPU time, or those on each kind of GPU."""
+    spent: dict[str, float] = {}
+    for stage in stages:
+        name = stage["machine"]
+        spent[name] = spent.get(name, 0.0) + stage["seconds"] / 3600
+    return " and ".join(
+        f"{hours:.2f} hours of CPU time"
+        if name == "cpu"
+        else f"{hours:.2f} hours on {name}"
+        for name, hours in spent.items()
+    )
+
+
 def _head(
-    encoder: HubertModel, hours: float, spent: float, licence: str
+    encoder: PreTrainedModel, hours: float, compute: str, hparams: Mapping
 ) -> str:
     config = encoder.config
+    licence = hparams["weights_licence"]
+    family = {"hubert": "HuBERT", "wav2vec2": "wav2vec 2.0"}[config.model_type]
+    norm = "pre-norm" if config.do_stable_layer_norm else "post-norm"
+    spacing = 1000 * FrameGrid.of(config).hop // RATE
     million = sum(w.numel() for w in encoder.parameters()) / 1e6
+    name = type(encoder).__name__
     return f"""---
 license: {licence}
 library_name: transformers
-tags: [hubert, speech, self-supervised]
+tags: [{config.model_type}, speech, self-supervised]
 ---
 # A tiny self-supervised speech encoder
 
-HuBERT of {million:.1f} million parameters: {config.num_hidden_layers} blocks of
-width {config.hidden_size}, feed-forward {config.intermediate_size},
-{config.num_attention_heads} heads, pre-norm. 16 kHz, one vector every 20 ms.
-Weights are stored as fp16 and meant to be used as fp32. Input is normalised to
-zero mean and unit variance. Layer drop and dropout are 0.
+{family} of {million:.1f} million parameters:
+{config.num_hidden_layers} blocks of width {config.hidden_size}, feed-forward
+{config.intermediate_size}, {config.num_attention_heads} heads, {norm}. 16 kHz,
+one vector every {spacing} ms. Weights are stored as fp16 and meant to be used
+as fp32. Input is normalised to zero mean and unit variance. Layer drop is 0,
+dropout in the blocks {config.hidden_dropout:g}.
 
 Pre-trained by `recipes/pretrain` of s3router with `hparams/pretrain_tiny.yaml`
-on {hours:.0f} hours of audio seen, in {spent:.2f} hours of CPU time.
+on {hours:.0f} hours of audio seen, in {compute}.
 Licence of the weights: {licence}; those of the recordings are below.
 
 ```python
-from transformers import HubertModel
+from transformers import {name}
 
-encoder = HubertModel.from_pretrained("s3router/assets/tiny")
+encoder = {name}.from_pretrained("{_example(hparams)}")
 ```
 """
+
+
+def _example(hparams: Mapping) -> str:
+    # Not this machine's path: the folder will be copied.
+    shipped = Path(hparams["encoder_folder"]).name == "tiny"
+    return "s3router/assets/tiny" if shipped else "encoder"
 
 
 def _data(records: list[dict], sources: list[Mapping[str, str]]) -> str:
     lines = [
         "## Data",
         "",
-        "Nothing but what is named here was heard, and no transcript was read.",
+        "Nothing but what is named here was heard, and no transcript was read "
+        "in training.",
         "",
         "| source | licence | languages | speakers or voices | hours |",
         "| --- | --- | --- | --- | --- |",
@@ -109,36 +159,24 @@ def _data(records: list[dict], sources: list[Mapping[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _stages(hparams: Mapping) -> list[dict]:
-    curves = Path(hparams["output_folder"]) / "curves"
-    warm = read_json(curves / "warmup.json")["entries"][-1]
-    clips = hparams["warmup_clips"] * hparams["warmup_seconds"]
-    stages = [
-        {
-            "name": "mel warm-up",
-            "hours": warm["step"] * clips / 3600,
-            "seconds": warm["cpu_seconds"],
-            "last": warm,
-        }
-    ]
-    for number, iteration in enumerate(hparams["iterations"], start=1):
-        entries = read_json(curves / f"iteration_{number}.json")["entries"]
-        layer = iteration["of"]
-        chosen = curves / f"layers_{number}.json"
-        if chosen.is_file():
-            layer = read_json(chosen)["chosen"]
-        units = Path(hparams["work_folder"]) / f"units_{number}.u16.json"
-        stages.append(
-            {
-                "name": f"{iteration['units']} units of "
-                + (f"layer {layer}" if layer != "mfcc" else "MFCCs"),
-                "hours": sum(entry["train_hours"] for entry in entries),
-                "seconds": entries[-1]["cpu_seconds"],
-                "last": entries[-1],
-                "units": read_json(units),
-            }
+def _phones(hparams: Mapping) -> str:
+    """Return the section on phones of people, if they were measured."""
+    record = phones_record(hparams)
+    if not record.is_file():
+        return ""
+    found = read_json(record)
+    lines = [
+        f"| {name} | {of} | {numbers['pnmi']:.3f} | "
+        f"{numbers['pnmi_by_chance']:.3f} | {numbers['phone_purity']:.3f} | "
+        f"{numbers['cluster_purity']:.3f} | {numbers['commonest_phone']:.3f} | "
+        f"{numbers['frames']} |"
+        for name, pack in found["packs"].items()
+        for of, numbers in (
+            (f"layer {found['layer']}", pack["encoder"]),
+            ("MFCCs", pack["mfcc"]),
         )
-    return stages
+    ]
+    return _PHONES.format(units=found["units"], rows="\n".join(lines))
 
 
 def _curves(hparams: Mapping) -> dict:
@@ -146,46 +184,16 @@ def _curves(hparams: Mapping) -> dict:
     return {path.stem: read_json(path) for path in files}
 
 
-def _training(stages: list[dict], hparams: Mapping) -> str:
-    batch = hparams["batch_frames"] / FRAMES_PER_SECOND
-    warm = stages[0]
-    lines = [
-        "## Training",
-        "",
-        f"The front end first regressed {hparams['mel_bins']} log mel bands "
-        f"from degraded speech ({warm['hours']:.1f} hours, "
-        f"{warm['seconds']:.0f} CPU seconds, held-out squared error "
-        f"{warm['last']['valid_squared_error']:.2f} of 1) and was then frozen.",
-        f"Batches of {batch:.0f} s, "
-        f"{100 * hparams['degraded_share']:.0f} % of the crops degraded, "
-        "targets of the clean clips. CPU time is that of one thread, for "
-        "the trained stages; decoding, degrading, the front end's pass and "
-        "labelling come on top.",
-        "",
-        "| stage | audio seen, h | CPU s | masked loss | masked accuracy | "
-        "unmasked accuracy | unigram entropy | unigram accuracy |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for stage in stages[1:]:
-        last, units = stage["last"], stage["units"]
-        lines.append(
-            f"| {stage['name']} | {stage['hours']:.1f} | "
-            f"{stage['seconds']:.0f} | {last['valid_masked_loss']:.2f} | "
-            f"{last['valid_masked_accuracy']:.3f} | "
-            f"{last['valid_unmasked_accuracy']:.3f} | "
-            f"{units['unigram_entropy']:.2f} | "
-            f"{units['unigram_accuracy']:.3f} |"
-        )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "Losses (nats) and accuracies are on held-out clips; a network "
-            "that knew the units' frequencies only would have the unigram's. "
-            "All curves: `curves.json`.",
-            "",
-        ]
-    )
+def _snapshots(output_folder: str) -> str:
+    found = snapshots(output_folder)
+    if not found:
+        return ""
+    listed = ", ".join(f"{name} ({hours:.1f})" for name, hours in found)
+    return f"""## Snapshots
+
+The run also kept the encoder as it was along the way. Folders, and the hours
+of audio seen behind the warm-up: {listed}.
+"""
 
 
 def measured_worth(card: Path) -> str:

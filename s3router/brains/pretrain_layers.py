@@ -13,20 +13,28 @@ from itertools import cycle, islice
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from s3router.brains.pretrain_audio import as_float
+from s3router.brains.pretrain_audio import STEP, as_float
+from s3router.brains.pretrain_phones import phone_information
 from s3router.brains.pretrain_units import LayerFrames
 from s3router.data.espeak import SPEAKERS, synthesize_phones
-from s3router.data.ragged import Ragged
 from s3router.data.synthetic_text import TABLES, sentences
-from s3router.models.units import HOP, WINDOW, assign_units, fit_units
+from s3router.models.frame_grid import FrameGrid
+from s3router.models.phone_directions import (
+    PhoneDirections,
+    fit_phone_directions,
+)
+from s3router.models.units import SPECTRA, assign_units, fit_units
 
 #: Few, so that the counts of pairs of unit and phone are not too thin.
 UNITS = 100
 FIT_FRAMES = 20000
 
 
-def spoken_phones(count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def spoken_phones(
+    count: int, seed: int, grid: FrameGrid
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return synthetic sentences with the phone of each frame.
 
     Arguments
@@ -35,6 +43,8 @@ def spoken_phones(count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
         Sentences, in turn in the languages of the synthetic texts.
     seed : int
         Of texts and voices.
+    grid : FrameGrid
+        Of the encoder.
 
     Returns
     -------
@@ -54,12 +64,17 @@ def spoken_phones(count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
             int(generator.integers(30, 70)),
             number,
         )
-        spoken.append((as_float(samples), phones_of_frames(samples, phones)))
+        # Few lengths: CPU kernels are compiled for each.
+        samples = samples[: max(grid.window, len(samples) // STEP * STEP)]
+        labels = phones_of_frames(samples, phones, grid)
+        spoken.append((as_float(samples), labels))
     return spoken
 
 
 def phones_of_frames(
-    samples: np.ndarray, phones: Sequence[tuple[str, int]]
+    samples: np.ndarray,
+    phones: Sequence[tuple[str, int]],
+    grid: FrameGrid = SPECTRA,
 ) -> np.ndarray:
     """Return the phone at the middle of each frame.
 
@@ -69,6 +84,8 @@ def phones_of_frames(
         (samples,) at 16 kHz.
     phones : sequence of tuple
         Phone and its first sample, in order.
+    grid : FrameGrid
+        Of the encoder.
 
     Returns
     -------
@@ -80,7 +97,7 @@ def phones_of_frames(
     >>> phones_of_frames(np.zeros(1040), [("'a", 0), ("_:", 400)]).tolist()
     ['a', '', '']
     """
-    middles = np.arange((len(samples) - WINDOW) // HOP + 1) * HOP + WINDOW // 2
+    middles = grid.middles(grid.frames(len(samples)))
     starts = [start for _, start in phones]
     names = [""] + [
         "" if name.startswith("_") else name.lstrip("',") for name, _ in phones
@@ -88,64 +105,81 @@ def phones_of_frames(
     return np.array(names)[np.searchsorted(starts, middles, side="right")]
 
 
-def phone_information(units: np.ndarray, phones: np.ndarray) -> float:
-    """Return mutual information of unit and phone over that of the phone.
+class SpokenLayers:
+    """What every layer says to sentences whose phones are known.
 
     Arguments
     ---------
-    units : numpy.ndarray
-        (frames,) non-negative integers.
-    phones : numpy.ndarray
-        (frames,) labels.
-
-    Returns
-    -------
-    float
-        0 where units tell nothing, 1 where they tell the phone.
-
-    Example
-    -------
-    >>> phones = np.array(["a", "b", "a", "b"])
-    >>> round(phone_information(np.array([3, 5, 4, 5]), phones), 6)
-    1.0
-    >>> phone_information(np.array([1, 1, 2, 2]), phones)
-    0.0
+    frames : LayerFrames
+        Of the last layer, which knows all below.
+    front_end : torch.nn.Module
+        (1, samples) to (1, channels, frames).
+    spoken : sequence of tuple of numpy.ndarray
+        As of `spoken_phones`; pauses are left out.
     """
-    _, labels = np.unique(phones, return_inverse=True)
-    joint = np.zeros((int(units.max()) + 1, int(labels.max()) + 1))
-    np.add.at(joint, (units.astype(int), labels), 1.0)
-    joint /= joint.sum()
-    phone = _entropy(joint.sum(0))
-    if phone == 0:
-        return 0.0
-    shared = _entropy(joint.sum(1)) + phone - _entropy(joint.ravel())
-    return float(max(0.0, shared) / phone)
 
+    def __init__(
+        self,
+        frames: LayerFrames,
+        front_end: nn.Module,
+        spoken: Sequence[tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        layers: list[list[np.ndarray]] = []
+        phones: list[np.ndarray] = []
+        half: list[np.ndarray] = []
+        for number, (samples, labels) in enumerate(
+            tqdm(spoken, desc="layers of known phones")
+        ):
+            heard = labels != ""
+            phones.append(labels[heard])
+            half.append(np.full(heard.sum(), number % 2 == 0))
+            states = frames.layers(_front_end(front_end, samples))
+            layers.append([state[heard] for state in states])
+        self.layers = [np.concatenate(one) for one in zip(*layers, strict=True)]
+        self.phones = np.concatenate(phones)
+        #: Directions are fitted on every other sentence, measured on the rest.
+        self.fitted = np.concatenate(half)
 
-def _entropy(shares: np.ndarray) -> float:
-    shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum())
+    def directions(
+        self, layer: int, count: int, everything: bool = True
+    ) -> PhoneDirections | None:
+        """Return directions of a layer, None if none are wanted.
+
+        Arguments
+        ---------
+        layer : int
+            0 is the transformer's input.
+        count : int
+            Directions; 0: None.
+        everything : bool
+            Fit on all sentences; False: on those that are not measured.
+
+        Returns
+        -------
+        PhoneDirections or None
+            The projection.
+        """
+        if not count:
+            return None
+        chosen = self.fitted | everything
+        return fit_phone_directions(
+            self.layers[layer][chosen], self.phones[chosen], count
+        )
 
 
 def layer_information(
-    model: nn.Module,
-    front_end: nn.Module,
-    features: Ragged,
-    spoken: Sequence[tuple[np.ndarray, np.ndarray]],
-    seed: int,
+    frames: LayerFrames, known: SpokenLayers, directions: int, seed: int
 ) -> list[float]:
     """Measure what the units of each layer tell about the phone.
 
     Arguments
     ---------
-    model : torch.nn.Module
-        A `UnitPredictor`.
-    front_end : torch.nn.Module
-        (1, samples) to (1, channels, frames).
-    features : Ragged
-        Of the pool, on which k-means is fitted.
-    spoken : sequence of tuple of numpy.ndarray
-        As of `spoken_phones`.
+    frames : LayerFrames
+        Of the pool, on which k-means is fitted; of the last layer.
+    known : SpokenLayers
+        Sentences whose phones are known.
+    directions : int
+        See `SpokenLayers.directions`.
     seed : int
         Of the draw and of k-means.
 
@@ -154,31 +188,28 @@ def layer_information(
     list of float
         One for the transformer's input, then one for each block.
     """
-    frames = LayerFrames(model, features, len(model.transformer.layers))
     pool: list[list[np.ndarray]] = []
     left = FIT_FRAMES
-    for index in np.random.default_rng(seed).permutation(len(features)):
-        pool.append(frames.layers(features[int(index)]))
+    for index in np.random.default_rng(seed).permutation(len(frames)):
+        pool.append(frames.layers(frames.features[int(index)]))
         left -= len(pool[-1][0])
         if left <= 0:
             break
     count = min(UNITS, FIT_FRAMES - left)
-    centres = [
-        fit_units(np.concatenate(layer), count, seed)
-        for layer in zip(*pool, strict=True)
-    ]
-    units: list[list[np.ndarray]] = [[] for _ in centres]
-    phones: list[np.ndarray] = []
-    for samples, labels in spoken:
-        heard = labels != ""
-        phones.append(labels[heard])
-        layers = frames.layers(_front_end(front_end, samples))
-        for layer, centre, kept in zip(layers, centres, units, strict=True):
-            kept.append(assign_units(layer, centre)[heard])
-    return [
-        phone_information(np.concatenate(kept), np.concatenate(phones))
-        for kept in units
-    ]
+    information = []
+    for layer, parts in enumerate(zip(*pool, strict=True)):
+        drawn = np.concatenate(parts)
+        measured = known.layers[layer][~known.fitted]
+        project = known.directions(layer, directions, everything=False)
+        if project is not None:
+            drawn, measured = project(drawn), project(measured)
+        centres = fit_units(drawn, count, seed)
+        information.append(
+            phone_information(
+                assign_units(measured, centres), known.phones[~known.fitted]
+            )
+        )
+    return information
 
 
 @torch.no_grad()

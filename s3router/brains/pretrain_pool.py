@@ -7,28 +7,42 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.autocast import AMPConfig
 from speechbrain.utils.logger import get_logger
-from transformers import HubertModel
+from transformers import HubertModel, PreTrainedModel
 
+from s3router.brains.main_process import on_main
 from s3router.brains.pretrain_audio import (
+    FasterCopies,
     cache_features,
-    decode_pool,
     held_out,
 )
-from s3router.brains.pretrain_layers import layer_information, spoken_phones
+from s3router.brains.pretrain_checks import (
+    SEEDS,
+    check_amount,
+    check_frames,
+    check_record,
+)
+from s3router.brains.pretrain_decode import decode_pool
+from s3router.brains.pretrain_layers import (
+    SpokenLayers,
+    layer_information,
+    spoken_phones,
+)
+from s3router.brains.pretrain_phone_units import check_known, make_phone_units
 from s3router.brains.pretrain_units import (
     LayerFrames,
     MFCCFrames,
     make_units,
+    units_exist,
+    units_record,
 )
-from s3router.data.crops import clip_probabilities
+from s3router.data.crops import Version, clip_probabilities
 from s3router.data.manifest import read_manifest
 from s3router.data.ragged import Ragged
-from s3router.errors import SettingError
+from s3router.errors import MismatchError
 from s3router.formats.files import write_json
-from s3router.models.hubert_folder import bfloat16_is_fast
+from s3router.models.frame_grid import FrameGrid
 from s3router.models.pretrain_head import UnitPredictor
 
 logger = get_logger(__name__)
@@ -40,15 +54,33 @@ class Pool:
     Arguments
     ---------
     hparams : dict
-        With `work_folder`, which has `pool.csv`, `held_out_share` and
-        `language_alpha`.
+        With `work_folder`, which has `pool.csv`, `encoder_config`,
+        `held_out_share`, `language_alpha` and what `check_amount` needs.
+
+    Raises
+    ------
+    DataError
+        If there is too little audio, or none with known phones where units
+        of phones are wanted.
+    MismatchError
+        If the audio was decoded for an encoder with shorter frames.
     """
 
     def __init__(self, hparams: Mapping) -> None:
         work = Path(hparams["work_folder"])
+        self.grid = FrameGrid.of(hparams["encoder_config"])
         rows = read_manifest(work / "pool.csv")
-        run_on_main(decode_pool, args=[rows, work / "audio.i16"])
-        self.audio, items = decode_pool(rows, work / "audio.i16")
+        decoding = [rows, work / "audio.i16", self.grid.window]
+        on_main(decode_pool, *decoding)
+        self.audio, items = decode_pool(*decoding)
+        if self.audio.lengths.min() < self.grid.window:
+            raise MismatchError(
+                f"{work / 'audio.i16'} was decoded for an encoder with shorter "
+                f"frames: delete {work}/audio.* or choose another "
+                "--output_folder"
+            )
+        wavs = {row["ID"]: row["wav"] for row in rows}
+        self.wavs = [wavs[item["id"]] for item in items]
         self.speakers = [item["speaker"] for item in items]
         lengths = self.audio.lengths.astype(float)
         valid = held_out(items, hparams["held_out_share"])
@@ -59,16 +91,23 @@ class Pool:
         )
         self.train = np.where(valid, 0.0, drawn)
         self.valid = np.where(valid, lengths, 0.0)
+        check_amount(self.frames(), hparams)
+        if hparams["objective"] == "hubert":
+            check_known(self.wavs, valid, hparams["iterations"])
+
+    def frames(self) -> np.ndarray:
+        """Return (items,) how many whole frames each clip has, int64."""
+        return np.array([self.grid.frames(int(n)) for n in self.audio.lengths])
 
 
 def features_of(
-    encoder: HubertModel, pool: Pool, hparams: Mapping
-) -> list[Ragged]:
+    encoder: PreTrainedModel, pool: Pool, hparams: Mapping
+) -> list[Version]:
     """Return the cached output of the frozen front end.
 
     Arguments
     ---------
-    encoder : HubertModel
+    encoder : transformers.PreTrainedModel
         After `warm_up`.
     pool : Pool
         Audio.
@@ -77,49 +116,18 @@ def features_of(
 
     Returns
     -------
-    list of Ragged
+    list of Version
         Of the clean clips first, then of each degraded version.
     """
     versions = []
     for number in range(hparams["degraded_versions"] + 1):
         seed = None if number == 0 else hparams["seed"] + number
+        shown = None if seed is None else FasterCopies(pool.grid, seed)
         path = Path(hparams["work_folder"]) / f"features_{number}.f16"
         front_end = encoder.feature_extractor
-        run_on_main(cache_features, args=[front_end, pool.audio, path, seed])
-        versions.append(Ragged(path, "float16"))
+        on_main(cache_features, front_end, pool.audio, path, pool.grid, seed)
+        versions.append(Version(Ragged(path, "float16"), shown))
     return versions
-
-
-def check_iterations(hparams: Mapping) -> None:
-    """Refuse iterations that could not run, before hours are spent.
-
-    Arguments
-    ---------
-    hparams : mapping
-        With `iterations` and `encoder_config`.
-
-    Raises
-    ------
-    SettingError
-        If there is none, the first is not of MFCCs, a later one asks for a
-        layer that there is not, or has too few units or epochs.
-    """
-    iterations = hparams["iterations"]
-    layers = range(hparams["encoder_config"].num_hidden_layers + 1)
-    if not iterations or iterations[0].get("of") != "mfcc":
-        raise SettingError("the first iteration's units must be of: mfcc")
-    for number, iteration in enumerate(iterations, start=1):
-        of = iteration.get("of")
-        if of not in ("mfcc", "auto", *layers):
-            raise SettingError(
-                f"iteration {number}: units of {of!r}; it must be mfcc, auto "
-                f"or a layer, 0 to {layers[-1]}"
-            )
-        if iteration.get("units", 0) < 2 or iteration.get("epochs", 0) < 1:
-            raise SettingError(
-                f"iteration {number} needs 2 or more units and 1 or more "
-                f"epochs: {dict(iteration)}"
-            )
 
 
 def units_of(
@@ -145,53 +153,96 @@ def units_of(
     clean : Ragged
         Features of the clean clips.
     hparams : mapping
-        With `iterations`.
+        With `iterations`, and `precision` as it is used.
 
     Returns
     -------
     Ragged
         A unit for each frame of each clip.
+
+    Raises
+    ------
+    MismatchError
+        If units are there that other settings made.
     """
     iteration = hparams["iterations"][number - 1]
     path = Path(hparams["work_folder"]) / f"units_{number}.u16"
-    if Ragged.exists(path):
-        return Ragged(path, "uint16")
-    layer = iteration["of"]
-    if layer == "mfcc":
-        frames = MFCCFrames(pool.audio, pool.speakers)
-    else:
-        if layer == "auto":
-            layer = _best_layer(number, encoder, previous, clean, hparams)
-        kind = torch.bfloat16 if bfloat16_is_fast() else torch.float32
-        frames = LayerFrames(previous, clean, layer, kind)
-    return make_units(
-        frames,
-        path,
-        iteration["units"],
-        hparams["unit_fit_frames"],
-        hparams["seed"],
-    )
+    made_with = {
+        "units": iteration.get("units"),
+        "of": iteration["of"],
+        "window": pool.grid.window,
+        "hop": pool.grid.hop,
+    }
+    if iteration["of"] not in SEEDS:
+        made_with["phone_directions"] = hparams["phone_directions"]
+
+    def make() -> None:
+        if units_exist(path):
+            return
+        if iteration["of"] == "phones":
+            make_phone_units(
+                pool.wavs,
+                pool.audio.lengths,
+                clean.lengths,
+                pool.grid,
+                path,
+                made_with,
+            )
+            return
+        if iteration["of"] == "mfcc":
+            frames = MFCCFrames(pool.audio, pool.speakers, pool.grid)
+        else:
+            frames = _layer_frames(
+                number, encoder, previous, pool, clean, hparams
+            )
+        make_units(
+            frames,
+            path,
+            iteration["units"],
+            hparams["unit_fit_frames"],
+            hparams["seed"],
+            made_with,
+        )
+
+    on_main(make)
+    remove = f"{path}* and iteration_{number} beside it, and what came later"
+    check_record(units_record(path), made_with, remove)
+    units = Ragged(path, "uint16")
+    of_audio = iteration["of"] == "mfcc"
+    expected = pool.frames() if of_audio else clean.lengths
+    check_frames(path, units.lengths, expected, remove)
+    return units
 
 
-def _best_layer(
+def _layer_frames(
     number: int,
     encoder: HubertModel,
     model: UnitPredictor,
+    pool: Pool,
     clean: Ragged,
     hparams: Mapping,
-) -> int:
+) -> LayerFrames:
+    """Return frames of the layer that was named, or of the best one."""
+    kind = AMPConfig.from_name(hparams["precision"]).dtype
+    layer = hparams["iterations"][number - 1]["of"]
+    wanted = hparams["phone_directions"]
+    if layer != "auto" and not wanted:
+        return LayerFrames(model, clean, layer, kind)
     seed = hparams["seed"]
-    information = layer_information(
-        model,
+    blocks = len(model.transformer.layers)
+    frames = LayerFrames(model, clean, blocks, kind)
+    known = SpokenLayers(
+        frames,
         encoder.feature_extractor,
-        clean,
-        spoken_phones(hparams["layer_choice_sentences"], seed),
-        seed,
+        spoken_phones(hparams["known_sentences"], seed, pool.grid),
     )
-    layer = int(np.argmax(information))
-    logger.info("PNMI of the layers %s: %d", information, layer)
-    write_json(
-        Path(hparams["output_folder"], "curves", f"layers_{number}.json"),
-        {"phone_information": information, "chosen": layer},
-    )
-    return layer
+    if layer == "auto":
+        information = layer_information(frames, known, wanted, seed)
+        layer = int(np.argmax(information))
+        logger.info("PNMI of the layers %s: %d", information, layer)
+        write_json(
+            Path(hparams["output_folder"], "curves", f"layers_{number}.json"),
+            {"phone_information": information, "chosen": layer},
+        )
+    directions = known.directions(layer, wanted)
+    return LayerFrames(model, clean, layer, kind, directions)

@@ -7,28 +7,44 @@ simply started again.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import HubertModel
+from transformers import PreTrainedModel
 
 from s3router.brains.checkpoints import WholeCheckpointer
+from s3router.brains.learning_curve import LearningCurve
+from s3router.brains.main_process import process_number
 from s3router.brains.pretrain import (
-    LearningCurve,
     MelBrain,
     PretrainBrain,
     UnitBrain,
 )
 from s3router.brains.pretrain_audio import MelCrops
+from s3router.brains.pretrain_contrastive import ContrastiveBrain
+from s3router.brains.pretrain_phone_units import (
+    clips_with_targets,
+    unit_count,
+)
 from s3router.brains.pretrain_pool import Pool
-from s3router.data.crops import CropBatches
+from s3router.brains.pretrain_snapshots import (
+    hours_seen,
+    save_snapshots,
+    stage_names,
+)
+from s3router.data.contrastive_crops import ContrastiveBatches
+from s3router.data.crops import CropBatches, Version
 from s3router.data.ragged import Ragged
-from s3router.models.hubert_folder import save_hubert
+from s3router.data.shares import Share
+from s3router.models.contrastive import ContrastivePredictor
+from s3router.models.encoder_folder import save_encoder
+from s3router.models.filterbank import SHORTEST_KERNEL, start_as_filterbank
+from s3router.models.frame_grid import FrameGrid
 from s3router.models.pretrain_head import MelRegressor, UnitPredictor
 
-FRAMES_PER_SECOND = 50
 VALID_BATCHES = 8
 
 
@@ -42,11 +58,12 @@ def fit_stage(
     brain : PretrainBrain
         Of the stage.
     train, valid : torch.utils.data.Dataset
-        Their items are ready batches.
+        Their items are ready batches; those of `train` are dealt out to the
+        processes, those of `valid` are the same for all.
     workers : int
         Processes that make them; 0: none.
     """
-    brain.train_data = train
+    brain.train_data = Share(train, *process_number())
     loaders = [
         brain.make_dataloader(
             data,
@@ -54,9 +71,11 @@ def fit_stage(
             ckpt_prefix=prefix,
             batch_size=None,
             num_workers=workers,
+            # So that the copy to a GPU need not be waited for.
+            pin_memory=brain.device_type == "cuda",
         )
         for data, stage, prefix in (
-            (train, sb.Stage.TRAIN, "dataloader-"),
+            (brain.train_data, sb.Stage.TRAIN, "dataloader-"),
             (valid, sb.Stage.VALID, None),
         )
     ]
@@ -87,7 +106,7 @@ def stage_brain(
     hparams : mapping
         Of the recipe.
     run_opts : mapping
-        Of SpeechBrain.
+        Of SpeechBrain, those that were given, and `device`.
     on_epoch : callable
         See `PretrainBrain`.
 
@@ -98,7 +117,7 @@ def stage_brain(
     """
     curve = Path(hparams["output_folder"], "curves", f"{name}.json")
     return kind(
-        LearningCurve(curve),
+        LearningCurve(curve, machine(run_opts["device"])),
         on_epoch,
         modules={"model": model},
         opt_class=hparams["opt_class"],
@@ -106,8 +125,12 @@ def stage_brain(
             "lr": settings["lr"],
             "schedule": hparams["schedule"],
             "epoch_counter": EpochCounter(settings["epochs"]),
-            "frames_per_second": FRAMES_PER_SECOND,
+            "frames_per_second": FrameGrid.of(
+                hparams["encoder_config"]
+            ).frames_per_second,
             "seen_weight": hparams["seen_weight"],
+            "contrastive": hparams["contrastive"],
+            "seed": hparams["seed"],
             "train_loggers": hparams["train_loggers"],
         },
         run_opts={
@@ -119,20 +142,33 @@ def stage_brain(
     )
 
 
+def machine(device: str) -> str:
+    """Return what computes: "cpu", or the name of the GPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(device))
+    return device.split(":")[0]
+
+
 def warm_up(
-    encoder: HubertModel, pool: Pool, hparams: Mapping, run_opts: Mapping
+    encoder: PreTrainedModel, pool: Pool, hparams: Mapping, run_opts: Mapping
 ) -> None:
-    """Teach the front end log mel bands of clean speech, then freeze it.
+    """Teach the front end log mel bands, then freeze it.
+
+    Its first convolution starts as a bank of band-pass filters, if it sees
+    `SHORTEST_KERNEL` samples or more; else it starts at random.
 
     Arguments
     ---------
-    encoder : HubertModel
+    encoder : transformers.PreTrainedModel
         Its front end and projection train.
     pool : Pool
         Audio.
     hparams, run_opts : mapping
         Of the recipe.
     """
+    first = encoder.feature_extractor.conv_layers[0].conv
+    if first.kernel_size[0] >= SHORTEST_KERNEL:
+        start_as_filterbank(first)
     brain = stage_brain(
         MelBrain,
         "warmup",
@@ -148,13 +184,14 @@ def warm_up(
             pool.audio,
             drawn,
             batches,
+            pool.grid,
             clips=hparams["warmup_clips"],
             seconds=hparams["warmup_seconds"],
             bins=hparams["mel_bins"],
             seed=own_seed,
         )
         for drawn, batches, own_seed in (
-            (pool.train, hparams["warmup_steps"], seed),
+            (pool.train, _all_batches(hparams["warmup_steps"]), seed),
             (pool.valid, VALID_BATCHES, seed + 1),
         )
     ]
@@ -162,11 +199,16 @@ def warm_up(
     encoder.feature_extractor.requires_grad_(False)
 
 
+def _all_batches(steps: int) -> int:
+    """Return the batches of so many steps of all processes."""
+    return steps * process_number()[1]
+
+
 def run_iteration(
     number: int,
-    encoder: HubertModel,
+    encoder: PreTrainedModel,
     pool: Pool,
-    versions: list[Ragged],
+    versions: list[Version],
     units: Ragged,
     hparams: Mapping,
     run_opts: Mapping,
@@ -177,11 +219,11 @@ def run_iteration(
     ---------
     number : int
         Of the iteration, from 1.
-    encoder : HubertModel
+    encoder : transformers.PreTrainedModel
         All but its front end trains; it goes on from where it is.
     pool : Pool
         How likely each clip is drawn.
-    versions : list of Ragged
+    versions : list of Version
         See `features_of`.
     units : Ragged
         Targets.
@@ -196,38 +238,117 @@ def run_iteration(
     iteration = hparams["iterations"][number - 1]
     # A resumed run has drawn less by now: its new head must be the same.
     torch.manual_seed(hparams["seed"] + number)
-    model = UnitPredictor(encoder, iteration["units"])
-
-    def export(epoch: int) -> None:
-        last = epoch == iteration["epochs"]
-        if last or epoch % hparams["export_every"] == 0:
-            save_hubert(encoder, hparams["encoder_folder"])
-
-    settings = {"epochs": iteration["epochs"], "lr": hparams["lr"]}
+    model = UnitPredictor(encoder, unit_count(number, hparams))
+    known = clips_with_targets(units)
     name = f"iteration_{number}"
     brain = stage_brain(
-        UnitBrain, name, model, settings, hparams, run_opts, export
+        UnitBrain,
+        name,
+        model,
+        {"epochs": iteration["epochs"], "lr": hparams["lr"]},
+        hparams,
+        run_opts,
+        _exporter(encoder, name, iteration["epochs"], hparams),
     )
     sets = [
         CropBatches(
             versions,
             units,
-            drawn,
+            np.where(known, drawn, 0.0),
             batches,
-            batch_frames=hparams["batch_frames"],
-            crop_frames=hparams["crop_frames"],
-            degraded_share=hparams["degraded_share"],
-            span_share=hparams["span_share"],
-            span_frames=hparams["span_frames"],
             seed=seed,
+            **crops,
         )
-        for drawn, batches, seed in (
-            (pool.train, hparams["epoch_steps"], hparams["seed"] + number),
-            (pool.valid, VALID_BATCHES, hparams["seed"] - 1),
-        )
+        for drawn, batches, seed, crops in _both(pool, number, hparams)
     ]
     fit_stage(brain, *sets, hparams["num_workers"])
     return model
+
+
+def run_contrastive(
+    encoder: PreTrainedModel,
+    pool: Pool,
+    versions: list[Version],
+    hparams: Mapping,
+    run_opts: Mapping,
+) -> ContrastivePredictor:
+    """Tell hidden frames from others of their clip, as wav2vec 2.0.
+
+    Arguments
+    ---------
+    encoder : transformers.PreTrainedModel
+        All but its front end trains.
+    pool : Pool
+        How likely each clip is drawn.
+    versions : list of Version
+        See `features_of`.
+    hparams, run_opts : mapping
+        Of the recipe.
+
+    Returns
+    -------
+    ContrastivePredictor
+        The trained network. `encoder_folder` has its encoder.
+    """
+    settings = hparams["contrastive"]
+    torch.manual_seed(hparams["seed"] + 1)
+    model = ContrastivePredictor(
+        encoder, settings["codebooks"], settings["codes"], settings["width"]
+    )
+    (name,) = stage_names(hparams)
+    brain = stage_brain(
+        ContrastiveBrain,
+        name,
+        model,
+        {"epochs": settings["epochs"], "lr": hparams["lr"]},
+        hparams,
+        run_opts,
+        _exporter(encoder, name, settings["epochs"], hparams),
+    )
+    sets = [
+        ContrastiveBatches(
+            versions,
+            drawn,
+            batches,
+            settings["distractors"],
+            seed=seed,
+            **crops,
+        )
+        for drawn, batches, seed, crops in _both(pool, 1, hparams)
+    ]
+    fit_stage(brain, *sets, hparams["num_workers"])
+    return model
+
+
+def _both(pool: Pool, number: int, hparams: Mapping) -> list[tuple]:
+    """Return odds, batches, seed and options of training and validation."""
+    rate = pool.grid.frames_per_second
+    crops = {
+        "batch_frames": round(hparams["batch_seconds"] * rate),
+        "crop_frames": round(hparams["crop_seconds"] * rate),
+        "degraded_share": hparams["degraded_share"],
+        "span_share": hparams["span_share"],
+        "span_frames": max(1, round(hparams["span_seconds"] * rate)),
+    }
+    steps = _all_batches(hparams["epoch_steps"])
+    seed = hparams["seed"]
+    return [
+        (pool.train, steps, seed + number, crops),
+        (pool.valid, VALID_BATCHES, seed - 1, crops),
+    ]
+
+
+def _exporter(
+    encoder: PreTrainedModel, name: str, epochs: int, hparams: Mapping
+) -> Callable[[int], None]:
+    """Return what a stage does with its encoder behind each epoch."""
+
+    def export(epoch: int) -> None:
+        if epoch == epochs or epoch % hparams["export_every"] == 0:
+            save_encoder(encoder, hparams["encoder_folder"])
+        save_snapshots(encoder, hours_seen(name, hparams), hparams)
+
+    return export
 
 
 def resolve_precision(wanted: str, fast: bool) -> str:

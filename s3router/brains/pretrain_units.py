@@ -4,7 +4,7 @@ A pass over the pool writes one file, whole or not at all, and is skipped where
 the file is there. The computations are those of `s3router.models.units`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,17 @@ from tqdm import tqdm
 from s3router.brains.pretrain_audio import as_float
 from s3router.data.ragged import Ragged, write_ragged
 from s3router.formats.files import write_json
+from s3router.models.frame_grid import FrameGrid
+from s3router.models.phone_directions import PhoneDirections
 from s3router.models.units import (
     assign_units,
     fit_units,
     mfcc,
     unit_statistics,
 )
+
+#: Clips are padded to a multiple of so many frames where a layer is computed.
+LENGTH_STEP = 16
 
 
 class FramesOf:
@@ -40,6 +45,7 @@ def make_units(
     count: int,
     fit_frames: int,
     seed: int,
+    made_with: Mapping[str, object] | None = None,
 ) -> Ragged:
     """Fit k-means on a draw of the pool and label all of it.
 
@@ -55,13 +61,15 @@ def make_units(
         Frames that k-means sees, at most.
     seed : int
         Of the draw and of k-means.
+    made_with : mapping
+        Settings to note beside the statistics.
 
     Returns
     -------
     Ragged
         (frames,) per clip.
     """
-    if Ragged.exists(path):
+    if units_exist(path):
         return Ragged(path, "uint16")
     generator = np.random.default_rng(seed)
     total = len(frames_of)
@@ -83,9 +91,19 @@ def make_units(
             yield assigned
 
     write_ragged(path, units(), "uint16")
-    statistics = unit_statistics(counts)
-    write_json(path.with_name(path.name + ".json"), statistics)
+    record = {**unit_statistics(counts), **(made_with or {})}
+    write_json(units_record(path), record)
     return Ragged(path, "uint16")
+
+
+def units_record(path: Path) -> Path:
+    """Return where the statistics of a file of units are."""
+    return path.with_name(path.name + ".json")
+
+
+def units_exist(path: Path) -> bool:
+    """Tell whether units and their statistics, written last, are there."""
+    return Ragged.exists(path) and units_record(path).is_file()
 
 
 class MFCCFrames(FramesOf):
@@ -97,14 +115,18 @@ class MFCCFrames(FramesOf):
         Decoded samples.
     speakers : sequence of str
         Speaker of each item.
+    grid : FrameGrid
+        Of the encoder.
     """
 
-    def __init__(self, audio: Ragged, speakers: Sequence[str]) -> None:
+    def __init__(
+        self, audio: Ragged, speakers: Sequence[str], grid: FrameGrid
+    ) -> None:
         self.frames: list[np.ndarray] = []
         sums: dict[str, np.ndarray] = {}
         for index in tqdm(range(len(audio)), desc="MFCC"):
             wave = torch.from_numpy(as_float(audio[index]))
-            frames = mfcc(wave).numpy()
+            frames = mfcc(wave, grid=grid).numpy()
             self.frames.append(frames.astype(np.float16))
             entry = np.stack(
                 [
@@ -122,7 +144,7 @@ class MFCCFrames(FramesOf):
         return len(self.frames)
 
     def __call__(self, index: int) -> np.ndarray:
-        """Return (frames, 39) float32."""
+        """Return (frames, 39 * spectra per frame) float32."""
         mean, deviation = self.normal[self.speakers[index]]
         return (self.frames[index].astype(np.float32) - mean) / deviation
 
@@ -148,6 +170,8 @@ class LayerFrames(FramesOf):
         are not run.
     precision : torch.dtype
         Of the products.
+    directions : PhoneDirections or None
+        Projection of what comes out; None: as it is.
     """
 
     def __init__(
@@ -156,11 +180,13 @@ class LayerFrames(FramesOf):
         features: Ragged,
         layer: int,
         precision: torch.dtype = torch.float32,
+        directions: PhoneDirections | None = None,
     ) -> None:
         self.model = model.eval()
         self.features = features
         self.layer = layer
         self.precision = precision
+        self.directions = directions
 
     def __len__(self) -> int:
         return len(self.features)
@@ -180,8 +206,11 @@ class LayerFrames(FramesOf):
             (frames, width) float32 each.
         """
         device = next(self.model.parameters()).device
-        frames = torch.tensor([len(clip)], device=device)
-        features = torch.from_numpy(np.asarray(clip, dtype=np.float32))
+        frames = torch.tensor([len(clip)])
+        # Few lengths: CPU kernels are compiled for each.
+        padding = -len(clip) % LENGTH_STEP
+        padded = np.pad(clip.astype(np.float32), ((0, padding), (0, 0)))
+        features = torch.from_numpy(padded)
         with torch.autocast(
             device.type,
             self.precision,
@@ -190,8 +219,9 @@ class LayerFrames(FramesOf):
             states = self.model.layers(
                 features[None].to(device), frames, self.layer
             )
-        return [state[0].float().cpu().numpy() for state in states]
+        return [state[0, : len(clip)].float().cpu().numpy() for state in states]
 
     def __call__(self, index: int) -> np.ndarray:
         """Return (frames, width) float32."""
-        return self.layers(self.features[index])[-1]
+        frames = self.layers(self.features[index])[-1]
+        return frames if self.directions is None else self.directions(frames)

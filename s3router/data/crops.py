@@ -5,7 +5,7 @@ alone, so that a run that was killed goes on with the very batch that came
 next. Languages are drawn by (n_l / N) ** alpha (Conneau et al., 2020, XLSR).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +13,26 @@ import torch
 from torch.utils.data import Dataset
 
 from s3router.data.ragged import Ragged
+from s3router.errors import DataError
 
-#: Crops have multiples of so many frames: CPU kernels are compiled per length,
-#: and crops of one length need no padding.
-ROUND = 16
+#: Crops have one of few lengths, so many in each octave, and those of a batch
+#: the same: CPU kernels are compiled per shape, and nothing is padded.
+LENGTHS_IN_OCTAVE = 4
+
+#: In stored units: what the frame shows is not known, and not trained on.
+UNKNOWN = 65535
+
+
+class Version(NamedTuple):
+    """One copy of the pool's features.
+
+    `features` has (frames, channels) per clip. `shown` tells which frames of
+    the clean clip they show, from the clip, how many frames of the copy are
+    asked for, and how many the clip has; None: the same ones.
+    """
+
+    features: Ragged
+    shown: Callable[[int, int, int], np.ndarray] | None = None
 
 
 class CropBatch(NamedTuple):
@@ -33,8 +49,16 @@ class CropBatch(NamedTuple):
     units: torch.Tensor
 
     def to(self, *args: object, **kwargs: object) -> "CropBatch":
-        """Return the batch on another device."""
-        return CropBatch(*(tensor.to(*args, **kwargs) for tensor in self))
+        """Return the batch on another device.
+
+        `frames` stays where it is: whether anything is padded is a question
+        for the CPU, which need not wait for the device then.
+        """
+        moved = {
+            name: getattr(self, name).to(*args, **kwargs)
+            for name in ("features", "hidden", "units")
+        }
+        return self._replace(**moved)
 
 
 def clip_probabilities(
@@ -108,24 +132,53 @@ def draw_spans(
     return hidden
 
 
-class CropBatches(Dataset):
-    """Batches of about equally many frames.
-
-    Crops of `gather` batches are drawn together, sorted by length and cut
-    into batches, so that a batch holds crops of like lengths.
+def crop_lengths(longest: int) -> np.ndarray:
+    """Return the lengths that crops may have, rising.
 
     Arguments
     ---------
-    versions : sequence of Ragged
+    longest : int
+        Frames.
+
+    Returns
+    -------
+    numpy.ndarray
+        Every length up to 2 * `LENGTHS_IN_OCTAVE`, then so many in each
+        octave; `longest` is one of them.
+
+    Example
+    -------
+    >>> crop_lengths(21).tolist()
+    [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 21]
+    """
+    lengths = [longest]
+    step, length = 1, 1
+    while length < longest:
+        lengths.append(length)
+        if length >= 2 * LENGTHS_IN_OCTAVE * step:
+            step *= 2
+        length += step
+    return np.unique(lengths)
+
+
+class CropBatches(Dataset):
+    """Batches of crops of one length.
+
+    A clip, drawn by its probability, decides the length; the other crops of
+    the batch are of clips of that length class.
+
+    Arguments
+    ---------
+    versions : sequence of Version
         Features of the same clips: the clean ones, then degraded ones.
     units : Ragged
-        Targets of the clips.
+        Targets of the clean clips.
     probabilities : numpy.ndarray
         (clips,) see `clip_probabilities`.
     batches : int
         In an epoch.
     batch_frames : int
-        Of one batch, on average.
+        Of one batch, at most; one crop or more.
     crop_frames : int
         Longest crop.
     degraded_share : float
@@ -134,37 +187,57 @@ class CropBatches(Dataset):
         See `draw_spans`.
     seed : int
         Of everything that is drawn.
-    gather : int
-        Batches that are drawn together.
+
+    Raises
+    ------
+    DataError
+        If no clip can be drawn.
     """
 
     def __init__(
         self,
-        versions: Sequence[Ragged],
+        versions: Sequence[Version],
         units: Ragged,
         probabilities: np.ndarray,
         batches: int,
-        batch_frames: int = 1200,
-        crop_frames: int = 400,
+        batch_frames: int = 600,
+        crop_frames: int = 200,
         degraded_share: float = 0.7,
         span_share: float = 0.5,
-        span_frames: int = 8,
+        span_frames: int = 5,
         seed: int = 0,
-        gather: int = 8,
     ) -> None:
         self.versions = versions
         self.unit_store = units
-        self.lengths = np.minimum(versions[0].lengths, units.lengths)
-        self.cumulative = np.cumsum(probabilities)
+        self.lengths = [version.features.lengths for version in versions]
+        self.lengths[0] = np.minimum(self.lengths[0], units.lengths)
         self.batches = batches
         self.batch_frames = batch_frames
-        self.crop_frames = min(crop_frames, batch_frames)
         self.degraded_share = degraded_share
         self.span_share = span_share
         self.span_frames = span_frames
         self.seed = seed
-        self.gather = gather
         self.epoch = 0
+        # Whichever version is drawn is long enough for the clip's class.
+        shortest = np.minimum.reduce(self.lengths)
+        self.classes = crop_lengths(min(crop_frames, batch_frames))
+        found = np.searchsorted(self.classes, shortest, "right") - 1
+        usable = (probabilities > 0) & (found >= 0)
+        self.members = [
+            np.flatnonzero(usable & (found == number))
+            for number in range(len(self.classes))
+        ]
+        self.cumulative = [
+            np.cumsum(probabilities[members]) for members in self.members
+        ]
+        self.class_share = np.cumsum(
+            [c[-1] if len(c) else 0.0 for c in self.cumulative]
+        )
+        if self.class_share[-1] <= 0:
+            raise DataError(
+                "there is no clip to draw: none has a whole frame, or those "
+                "that have are all held out; give more audio"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, which decides what is drawn."""
@@ -174,59 +247,70 @@ class CropBatches(Dataset):
         return self.batches
 
     def __getitem__(self, index: int) -> CropBatch:
+        return self.drawn(index)[1]
+
+    def drawn(self, index: int) -> tuple[list[int], CropBatch]:
+        """Return the clips of a batch's crops, and the batch.
+
+        Arguments
+        ---------
+        index : int
+            Of the batch in the epoch.
+
+        Returns
+        -------
+        list of int
+            One for each crop.
+        CropBatch
+            The batch.
+        """
         if not 0 <= index < self.batches:
             raise IndexError(index)
-        gathered, part = divmod(index, self.gather)
-        crops = self._draw(gathered)
-        middles = np.cumsum(crops[:, 2]) - crops[:, 2] / 2
-        bounds = crops[:, 2].sum() * np.arange(self.gather + 1) / self.gather
-        order = np.random.default_rng(
-            [self.seed, self.epoch, gathered, 1]
-        ).permutation(self.gather)
-        low, high = bounds[order[part]], bounds[order[part] + 1]
-        chosen = crops[(middles >= low) & (middles < high)]
-        generator = np.random.default_rng([self.seed, self.epoch, index, 2])
-        return self._batch(chosen, generator)
-
-    def _draw(self, gathered: int) -> np.ndarray:
-        """Return (crops, 3): clip, first frame, frames; sorted by length."""
-        generator = np.random.default_rng([self.seed, self.epoch, gathered, 0])
-        wanted = self.batch_frames * self.gather
-        crops: list[tuple[int, int, int]] = []
-        while wanted > 0:
-            draw = generator.random() * self.cumulative[-1]
-            clip = int(np.searchsorted(self.cumulative, draw, "right"))
-            clip = min(clip, len(self.lengths) - 1)
-            length = int(min(self.lengths[clip], self.crop_frames))
-            length = max(length // ROUND * ROUND, min(length, ROUND))
-            first = int(generator.integers(self.lengths[clip] - length + 1))
-            crops.append((clip, first, length))
-            wanted -= length
-        table = np.array(crops)
-        return table[np.argsort(table[:, 2], kind="stable")]
-
-    def _batch(
-        self, crops: np.ndarray, generator: np.random.Generator
-    ) -> CropBatch:
-        frames = crops[:, 2]
-        width = self.versions[0][0].shape[1]
-        shape = (len(crops), int(frames.max()))
-        features = np.zeros((*shape, width), dtype=np.float32)
-        units = np.full(shape, -100, dtype=np.int64)
-        for row, (clip, first, length) in enumerate(crops):
-            version = 0
-            if len(self.versions) > 1:
-                if generator.random() < self.degraded_share:
-                    version = int(generator.integers(1, len(self.versions)))
-            part = slice(first, first + length)
-            features[row, :length] = self.versions[version][clip][part]
-            units[row, :length] = self.unit_store[clip][part]
+        generator = np.random.default_rng([self.seed, self.epoch, index])
+        number = _draw(self.class_share, generator)
+        length = int(self.classes[number])
+        count = max(1, self.batch_frames // length)
+        clips = [
+            int(self.members[number][_draw(self.cumulative[number], generator)])
+            for _ in range(count)
+        ]
+        crops = [self._crop(clip, length, generator) for clip in clips]
+        frames = np.full(count, length, dtype=np.int64)
         hidden = draw_spans(
             frames, self.span_share, self.span_frames, generator
         )
-        return CropBatch(
-            torch.from_numpy(features),
-            torch.from_numpy(frames.astype(np.int64)),
+        return clips, CropBatch(
+            torch.from_numpy(np.stack([crop[0] for crop in crops])),
+            torch.from_numpy(frames),
             torch.from_numpy(hidden),
-            torch.from_numpy(units),
+            torch.from_numpy(np.stack([crop[1] for crop in crops])),
         )
+
+    def _crop(
+        self, clip: int, length: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return features (length, channels) float32 and units int64."""
+        version = 0
+        if len(self.versions) > 1:
+            if generator.random() < self.degraded_share:
+                version = int(generator.integers(1, len(self.versions)))
+        spare = int(self.lengths[version][clip]) - length
+        first = int(generator.integers(spare + 1))
+        part = slice(first, first + length)
+        features = self.versions[version].features[clip][part]
+        units = self._units(clip, version, part)
+        targets = np.where(units == UNKNOWN, -100, units.astype(np.int64))
+        return features.astype(np.float32), targets
+
+    def _units(self, clip: int, version: int, part: slice) -> np.ndarray:
+        units = self.unit_store[clip]
+        shown = self.versions[version].shown
+        if shown is None:
+            return units[part]
+        return units[shown(clip, part.stop, len(units))[part]]
+
+
+def _draw(cumulative: np.ndarray, generator: np.random.Generator) -> int:
+    draw = generator.random() * cumulative[-1]
+    found = int(np.searchsorted(cumulative, draw, "right"))
+    return min(found, len(cumulative) - 1)

@@ -23,6 +23,7 @@ def speech_dataset(
     tokens: Tokens,
     sample_rate: int = 16000,
     features: Callable[[str], torch.Tensor] | None = None,
+    audio: Callable[[str], torch.Tensor] | None = None,
     sorting: str = "ascending",
 ) -> DynamicItemDataset:
     """Return the data set of a manifest.
@@ -38,6 +39,8 @@ def speech_dataset(
     features : callable, optional
         Utterance ID to its (frames, channels) front-end output; given, the
         items hold `features` and no audio is read.
+    audio : callable, optional
+        Utterance ID to its (samples,) audio; None: that of the manifest.
     sorting : str
         "ascending" or "descending" by duration, or "none".
 
@@ -64,10 +67,10 @@ def speech_dataset(
     def token_pipeline(wrd: str) -> torch.Tensor:
         return torch.tensor(tokens.encode(wrd), dtype=torch.int64)
 
-    @sb.utils.data_pipeline.takes("wav")
+    @sb.utils.data_pipeline.takes("id", "wav")
     @sb.utils.data_pipeline.provides("sig")
-    def audio_pipeline(wav: str) -> torch.Tensor:
-        return read_audio(wav, sample_rate)
+    def audio_pipeline(uid: str, wav: str) -> torch.Tensor:
+        return read_audio(wav, sample_rate) if audio is None else audio(uid)
 
     @sb.utils.data_pipeline.takes("id")
     @sb.utils.data_pipeline.provides("features")

@@ -1,11 +1,74 @@
-"""Noise, other talkers and rooms on clean speech, frame for frame in place.
+"""Speed, noise, other talkers and rooms on clean speech.
 
 The input of masked prediction; its targets come from the clean clip, so
-nothing here may shift or stretch time.
+`degrade` leaves every sample in its place, and `speed_up` moves them by a
+known factor.
 """
+
+from fractions import Fraction
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
+from scipy.signal import resample_poly
+
+#: How much faster a degraded copy may be; small ratios, so that resampling is
+#: cheap. Pitch and formants move with it, as between talkers.
+SPEEDS = (25 / 30, 25 / 28, 25 / 26, 1.0, 25 / 24, 25 / 22, 25 / 21)
+
+
+def speed_up(samples: np.ndarray, speed: float) -> np.ndarray:
+    """Return a clip played faster; its pitch rises with it.
+
+    Arguments
+    ---------
+    samples : numpy.ndarray
+        (samples,) float32.
+    speed : float
+        2 is an octave up and half as long; a ratio of small numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        (samples / speed, rounded up,) float32.
+
+    Example
+    -------
+    >>> speed_up(np.zeros(100, np.float32), 1.25).shape
+    (80,)
+    """
+    up, down = _ratio(speed)
+    if up == down:
+        return samples
+    return resample_poly(samples, up, down).astype(np.float32)
+
+
+def sped_up_lengths(lengths: np.ndarray, speeds: np.ndarray) -> np.ndarray:
+    """Return how long clips are after `speed_up`.
+
+    Arguments
+    ---------
+    lengths : numpy.ndarray
+        (clips,) samples of each.
+    speeds : numpy.ndarray
+        (clips,) speed of each.
+
+    Returns
+    -------
+    numpy.ndarray
+        (clips,) int64.
+
+    Example
+    -------
+    >>> sped_up_lengths(np.array([100, 7]), np.array([1.25, 1.0])).tolist()
+    [80, 7]
+    """
+    up, down = np.array([_ratio(speed) for speed in speeds]).T
+    return -(-lengths * up // down)
+
+
+def _ratio(speed: float) -> tuple[int, int]:
+    ratio = Fraction(speed).limit_denominator(100)
+    return ratio.denominator, ratio.numerator
 
 
 def degrade(

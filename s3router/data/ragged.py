@@ -37,6 +37,8 @@ def write_ragged(
     path = Path(path)
     lengths: list[int] = []
     width: tuple[int, ...] | None = None
+    # An index whose values were removed must not vouch for new ones.
+    _index(path).unlink(missing_ok=True)
     with atomic_file(path) as temporary:
         with temporary.open("wb") as file:
             for array in arrays:
@@ -102,6 +104,11 @@ class Ragged:
                 "and run again"
             )
         self._values = values.reshape(-1, *width)
+        self._source = (path, dtype)
+
+    def __reduce__(self) -> tuple[type["Ragged"], tuple[Path, str]]:
+        # Another process opens the file; it is not sent all the values.
+        return type(self), self._source
 
     @staticmethod
     def exists(path: str | os.PathLike) -> bool:

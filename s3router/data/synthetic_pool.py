@@ -1,4 +1,4 @@
-"""Synthetic speech without transcripts, for pre-training.
+"""Synthetic speech for pre-training, with the times of its phones.
 
 Many languages and many words: names of places, languages and currencies from
 Babel, and numbers. For speech with transcripts see `synthetic.py`.
@@ -13,10 +13,10 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from s3router.data.espeak import SAMPLE_RATE, SPEAKERS, synthesize
+from s3router.data.espeak import SAMPLE_RATE, SPEAKERS, synthesize_phones
 from s3router.data.manifest import Utterance
 from s3router.errors import DataError, MissingDependencyError, SettingError
-from s3router.formats.files import atomic_file
+from s3router.formats.files import atomic_file, write_json
 
 
 def make_synthetic_pool(
@@ -30,7 +30,8 @@ def make_synthetic_pool(
     Arguments
     ---------
     folder : str or path
-        Gets `<language>/*.flac`; clips that are there are kept.
+        Gets `<language>/*.flac`, and beside each a `.json` with its phones
+        and their first samples; clips that are there are kept.
     languages : sequence of str
         Each gets the same share of the hours.
     hours : float
@@ -45,6 +46,8 @@ def make_synthetic_pool(
 
     Raises
     ------
+    SettingError
+        If there is no language.
     MissingDependencyError
         If espeakng-loader or Babel is missing.
     """
@@ -95,9 +98,10 @@ def _speak(
     generator.shuffle(chosen)
     voice = SPEAKERS[generator.integers(len(SPEAKERS))]
     path = folder / language / f"{number:06d}.flac"
-    if not path.is_file():
+    # Clips from before their phones were kept are spoken once more.
+    if not (path.is_file() and path.with_suffix(".json").is_file()):
         try:
-            samples = synthesize(
+            samples, phones = synthesize_phones(
                 ", ".join(chosen),
                 language,
                 voice,
@@ -107,6 +111,7 @@ def _speak(
             )
         except DataError:  # a name that the voice has no sounds for
             return None
+        write_json(path.with_suffix(".json"), phones)
         with atomic_file(path) as temporary, temporary.open("wb") as file:
             soundfile.write(file, samples, SAMPLE_RATE, format="FLAC")
     return Utterance(

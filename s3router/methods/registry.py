@@ -6,10 +6,11 @@ from s3router.errors import SettingError, near, one_of
 from s3router.methods.base import Method
 from s3router.methods.full import FullTuning
 from s3router.methods.head_only import HeadOnly
+from s3router.methods.lora import LoRA
 from s3router.methods.mask_tuning import MaskTuning
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (MaskTuning, FullTuning, HeadOnly)
+    method.name: method for method in (MaskTuning, FullTuning, LoRA, HeadOnly)
 }
 
 
@@ -23,7 +24,7 @@ def build_method(name: str, **settings: object) -> Method:
     Arguments
     ---------
     name : str
-        A key of `METHODS`: mask_tuning, full, head_only.
+        A key of `METHODS`: mask_tuning, full, lora, head_only.
     **settings : object
         Settings of this and of other methods.
 

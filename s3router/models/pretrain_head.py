@@ -4,12 +4,15 @@ from types import SimpleNamespace
 
 import torch
 from torch import nn
-from transformers import HubertModel
+from transformers import PreTrainedModel
 
+from s3router.errors import SettingError
+from s3router.models.frame_grid import FrameGrid
 from s3router.models.transformer import (
     run_feature_projection,
     run_transformer,
 )
+from s3router.models.units import spectra_per_frame
 
 
 class MelRegressor(nn.Module):
@@ -20,17 +23,20 @@ class MelRegressor(nn.Module):
 
     Arguments
     ---------
-    encoder : HubertModel
+    encoder : transformers.PreTrainedModel
         Its front end and feature projection are used.
     bins : int
-        Mel bands.
+        Mel bands, of each of the spectra in a frame.
     """
 
-    def __init__(self, encoder: HubertModel, bins: int) -> None:
+    def __init__(self, encoder: PreTrainedModel, bins: int) -> None:
         super().__init__()
         self.front_end = encoder.feature_extractor
         self.projection = encoder.feature_projection
-        self.read_out = nn.Linear(encoder.config.hidden_size, bins)
+        self.read_out = nn.Linear(
+            encoder.config.hidden_size,
+            bins * spectra_per_frame(FrameGrid.of(encoder.config)),
+        )
 
     def forward(self, wavs: torch.Tensor) -> torch.Tensor:
         """Return predicted bands.
@@ -43,51 +49,58 @@ class MelRegressor(nn.Module):
         Returns
         -------
         torch.Tensor
-            (batch, frames, bins).
+            (batch, frames, bins * spectra per frame).
         """
         features = self.front_end(wavs).transpose(1, 2)
         return self.read_out(run_feature_projection(self.projection, features))
 
 
-class UnitPredictor(nn.Module):
-    """Encoder on features of its frozen front end, with a head over units.
+class MaskedEncoder(nn.Module):
+    """Encoder on features of its frozen front end, some frames hidden.
 
     Arguments
     ---------
-    encoder : HubertModel
+    encoder : transformers.PreTrainedModel
         All but its front end trains.
-    units : int
-        Number of units.
+
+    Raises
+    ------
+    SettingError
+        If it has nothing to put in the place of hidden frames.
     """
 
-    def __init__(self, encoder: HubertModel, units: int) -> None:
+    def __init__(self, encoder: PreTrainedModel) -> None:
         super().__init__()
+        if not hasattr(encoder, "masked_spec_embed"):
+            raise SettingError(
+                "the encoder has no mask embedding: set mask_time_prob of "
+                "encoder_config above 0"
+            )
         self.projection = encoder.feature_projection
         self.mask_embedding = encoder.masked_spec_embed
         self.transformer = encoder.encoder
-        self.read_out = nn.Linear(encoder.config.hidden_size, units)
 
-    def forward(
+    def states(
         self,
         features: torch.Tensor,
         frames: torch.Tensor,
         hidden: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return logits over units.
+        """Return the encoder's output.
 
         Arguments
         ---------
         features : torch.Tensor
             (batch, frames, channels) output of the front end.
         frames : torch.Tensor
-            (batch,) int64, valid frames.
+            (batch,) int64, valid frames; on the CPU nothing is waited for.
         hidden : torch.Tensor
             (batch, frames) bool, what the encoder does not see.
 
         Returns
         -------
         torch.Tensor
-            (batch, frames, units).
+            (batch, frames, width).
         """
         states = run_feature_projection(self.projection, features)
         if hidden is not None:
@@ -96,7 +109,7 @@ class UnitPredictor(nn.Module):
         # Not transformers' own forward: it writes the padding by an index,
         # which takes seconds a batch in bfloat16 on a CPU.
         valid = _valid(features, frames)
-        return self.read_out(run_transformer(self.transformer, states, valid))
+        return run_transformer(self.transformer, states, valid)
 
     def layers(
         self, features: torch.Tensor, frames: torch.Tensor, last: int
@@ -136,9 +149,40 @@ class UnitPredictor(nn.Module):
         return outputs
 
 
+class UnitPredictor(MaskedEncoder):
+    """A masked encoder with a head over units.
+
+    Arguments
+    ---------
+    encoder : transformers.PreTrainedModel
+        All but its front end trains.
+    units : int
+        Number of units.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, units: int) -> None:
+        super().__init__(encoder)
+        self.read_out = nn.Linear(encoder.config.hidden_size, units)
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        frames: torch.Tensor,
+        hidden: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return logits over units, (batch, frames, units).
+
+        Arguments
+        ---------
+        features, frames, hidden : torch.Tensor
+            See `MaskedEncoder.states`.
+        """
+        return self.read_out(self.states(features, frames, hidden))
+
+
 def _valid(features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor | None:
     longest = features.shape[1]
     if int(frames.min()) == longest:
         return None
-    index = torch.arange(longest, device=frames.device)
-    return index < frames.unsqueeze(1)
+    index = torch.arange(longest, device=features.device)
+    return index < frames.to(features.device).unsqueeze(1)

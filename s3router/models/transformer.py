@@ -8,7 +8,9 @@ no weights: masks, hooks and gradient checkpointing on the modules keep
 working.
 """
 
+import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from s3router.models.families import has_stable_layer_norm
 from s3router.models.wavlm import is_wavlm_attention
@@ -67,8 +69,7 @@ def run_transformer(
     hidden = encoder.dropout(hidden)
 
     position_bias = None
-    # (B, 1, 1, T): the fused attention broadcasts it over heads and queries.
-    mask = None if valid is None else valid[:, None, None, :]
+    mask = _attention_mask(encoder.config, hidden, valid)
     for block in encoder.layers:
         if states is not None:
             states.append(hidden)
@@ -81,6 +82,23 @@ def run_transformer(
     if states is not None:
         states.append(hidden)
     return encoder.layer_norm(hidden) if pre_norm else hidden
+
+
+def _attention_mask(
+    config: PretrainedConfig, hidden: Tensor, valid: Tensor | None
+) -> Tensor | None:
+    """Return (B, 1, 1, T), which attention broadcasts over heads and queries.
+
+    The fused attention takes True for what is heard; the plain one adds the
+    mask to its logits.
+    """
+    if valid is None:
+        return None
+    mask = valid[:, None, None, :]
+    if config._attn_implementation != "eager":
+        return mask
+    zero = torch.zeros((), dtype=hidden.dtype, device=hidden.device)
+    return torch.where(mask, zero, torch.finfo(hidden.dtype).min)
 
 
 def positional_embedding(

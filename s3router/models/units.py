@@ -2,7 +2,7 @@
 
 HuBERT (Hsu et al., 2021, section II-B): k-means over MFCCs at first, over a
 layer of the network itself later. Frames here are those of the encoder's
-front end (20 ms), so that a frame has one unit.
+front end, so that a frame has one unit.
 """
 
 import functools
@@ -10,10 +10,14 @@ import functools
 import numpy as np
 import torch
 import torchaudio
+from torch.nn import functional
 
-from s3router.errors import DataError
+from s3router.errors import DataError, SettingError
+from s3router.models.frame_grid import RATE, FrameGrid
 
-WINDOW, HOP, RATE = 400, 320, 16000
+#: Spectra are taken in frames of 25 ms every 20 ms; slower encoders get
+#: several of them side by side.
+SPECTRA = FrameGrid(window=400, hop=320)
 
 
 @functools.cache
@@ -23,45 +27,103 @@ def _mel_filters(bins: int) -> torch.Tensor:
     )
 
 
-def log_mel(samples: torch.Tensor, bins: int = 40) -> torch.Tensor:
+def spectra_per_frame(grid: FrameGrid) -> int:
+    """Return how many spectra lie in one frame.
+
+    Arguments
+    ---------
+    grid : FrameGrid
+        Of the encoder.
+
+    Returns
+    -------
+    int
+        1 at 20 ms, 2 at 40 ms.
+
+    Raises
+    ------
+    SettingError
+        If the encoder's frames are no multiple of 20 ms.
+
+    Example
+    -------
+    >>> spectra_per_frame(FrameGrid(window=720, hop=640))
+    2
+    """
+    count, rest = divmod(grid.hop, SPECTRA.hop)
+    if rest or count < 1:
+        raise SettingError(
+            f"the encoder has a frame every {1000 * grid.hop / RATE:g} ms; "
+            "pre-training needs a multiple of 20 ms: change conv_stride"
+        )
+    return count
+
+
+def log_mel(
+    samples: torch.Tensor, bins: int = 40, grid: FrameGrid = SPECTRA
+) -> torch.Tensor:
     """Return log mel energies in the frames of the encoder's front end.
 
-    Frame t sees the samples 320 t to 320 t + 400, as the stack of
-    convolutions of wav2vec 2.0 and HuBERT does.
+    A frame's spectra have their middle where the encoder's frame has its own.
 
     Arguments
     ---------
     samples : torch.Tensor
-        (samples,) or (batch, samples) float32 at 16 kHz, 400 or more.
+        (samples,) or (batch, samples) float32 at 16 kHz, one frame or more.
     bins : int
         Mel bands.
+    grid : FrameGrid
+        Of the encoder.
 
     Returns
     -------
     torch.Tensor
-        (..., frames, bins) float32.
+        (..., frames, bins * spectra per frame) float32.
 
     Raises
     ------
     DataError
         If there are fewer samples than one frame takes.
+    SettingError
+        If the frames are no multiple of 20 ms.
 
     Example
     -------
     >>> log_mel(torch.zeros(1040)).shape
     torch.Size([3, 40])
     """
-    if samples.shape[-1] < WINDOW:
+    return _side_by_side(
+        _log_mel(samples, bins, grid), grid.frames(samples.shape[-1]), grid
+    )
+
+
+def _log_mel(samples: torch.Tensor, bins: int, grid: FrameGrid) -> torch.Tensor:
+    if samples.shape[-1] < grid.window:
         raise DataError(
             f"{samples.shape[-1]} samples are too short: a frame takes "
-            f"{WINDOW} of them ({1000 * WINDOW // RATE} ms)"
+            f"{grid.window} of them ({1000 * grid.window // RATE} ms)"
         )
-    frames = samples.unfold(-1, WINDOW, HOP) * torch.hann_window(WINDOW)
+    # In the middle of what the encoder's frame sees, or around it.
+    seen = SPECTRA.window + (spectra_per_frame(grid) - 1) * SPECTRA.hop
+    before = (grid.window - seen) // 2
+    after = grid.window - seen - before
+    samples = functional.pad(samples, (-before, max(0, -after)))
+    frames = samples.unfold(-1, SPECTRA.window, SPECTRA.hop)
+    frames = frames * torch.hann_window(SPECTRA.window)
     power = torch.fft.rfft(frames, 512).abs().square()
     return torch.log(power @ _mel_filters(bins) + 1e-6)
 
 
-def mfcc(samples: torch.Tensor, count: int = 13) -> torch.Tensor:
+def _side_by_side(
+    spectra: torch.Tensor, frames: int, grid: FrameGrid
+) -> torch.Tensor:
+    kept = spectra[..., : frames * spectra_per_frame(grid), :]
+    return kept.reshape(*spectra.shape[:-2], frames, -1)
+
+
+def mfcc(
+    samples: torch.Tensor, count: int = 13, grid: FrameGrid = SPECTRA
+) -> torch.Tensor:
     """Return MFCCs with first and second differences.
 
     Arguments
@@ -70,29 +132,26 @@ def mfcc(samples: torch.Tensor, count: int = 13) -> torch.Tensor:
         (samples,) float32 at 16 kHz.
     count : int
         Coefficients kept of the cosine transform.
+    grid : FrameGrid
+        Of the encoder.
 
     Returns
     -------
     torch.Tensor
-        (frames, 3 * count) float32.
+        (frames, 3 * count * spectra per frame) float32.
 
     Example
     -------
     >>> mfcc(torch.randn(16000)).shape
     torch.Size([49, 39])
     """
-    mel = log_mel(samples)
+    mel = _log_mel(samples, 40, grid)
     cosines = torchaudio.functional.create_dct(count, mel.shape[-1], "ortho")
     static = mel @ cosines
     delta = torchaudio.functional.compute_deltas(static.T).T
-    return torch.cat(
-        [
-            static,
-            delta,
-            torchaudio.functional.compute_deltas(delta.T).T,
-        ],
-        dim=-1,
-    )
+    again = torchaudio.functional.compute_deltas(delta.T).T
+    together = torch.cat([static, delta, again], dim=-1)
+    return _side_by_side(together, grid.frames(samples.shape[-1]), grid)
 
 
 def fit_units(frames: np.ndarray, count: int, seed: int) -> np.ndarray:

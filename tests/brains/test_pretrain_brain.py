@@ -4,30 +4,29 @@ import numpy as np
 import pytest
 import speechbrain as sb
 import torch
-from sklearn.metrics import mutual_info_score
-from transformers import HubertConfig
 
-from s3router.brains.pretrain import LearningCurve, UnitBrain
+from s3router.brains.learning_curve import LearningCurve
+from s3router.brains.pretrain import UnitBrain
 from s3router.brains.pretrain_audio import (
+    FasterCopies,
     MelCrops,
     as_float,
+    clip_speed,
     degraded_item,
     held_out,
 )
 from s3router.brains.pretrain_card import BEGIN, END, measured_worth
-from s3router.brains.pretrain_layers import (
-    phone_information,
-    phones_of_frames,
-)
-from s3router.brains.pretrain_pool import check_iterations
+from s3router.brains.pretrain_layers import phones_of_frames
 from s3router.brains.pretrain_units import FramesOf, MFCCFrames, make_units
 from s3router.data.crops import CropBatch
+from s3router.data.degrade import SPEEDS
 from s3router.data.ragged import Ragged, write_ragged
-from s3router.errors import DataError, SettingError
+from s3router.errors import DataError
 from s3router.formats.files import read_json
+from s3router.models.frame_grid import FrameGrid
 from s3router.models.units import log_mel
 
-MFCC = {"units": 8, "epochs": 1, "of": "mfcc"}
+FAST, SLOW = FrameGrid(400, 320), FrameGrid(720, 640)
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def audio(tmp_path):
     generator = np.random.default_rng(0)
     clips = [
         (8000 * generator.standard_normal(n)).clip(-32767, 32767)
-        for n in (9000, 5000, 20000, 700)
+        for n in (9000, 5000, 20000, 1700)
     ]
     write_ragged(tmp_path / "audio", clips, "int16")
     return Ragged(tmp_path / "audio", "int16")
@@ -64,7 +63,7 @@ def test_the_loss_is_masked_plus_weighted_seen_cross_entropy():
     hidden[0, 1:3] = hidden[1, 3] = True
     batch = CropBatch(logits, torch.tensor([6, 4]), hidden, units)
     brain = UnitBrain(None, None, hparams={"seen_weight": 0.5})
-    loss = brain.compute_objectives(logits, batch, sb.Stage.VALID)
+    loss = brain.compute_objectives((logits, batch), batch, sb.Stage.VALID)
 
     sums = {True: [], False: []}
     right = {True: [], False: []}
@@ -77,7 +76,9 @@ def test_the_loss_is_masked_plus_weighted_seen_cross_entropy():
     expected = np.mean(sums[True]) + 0.5 * np.mean(sums[False])
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     brain.hparams.frames_per_second = 50
-    means = brain._means(sb.Stage.VALID)
+    means = brain.means(brain.sums.totals())
+    assert means["masked_loss"] == pytest.approx(np.mean(sums[True]))
+    assert means["unmasked_loss"] == pytest.approx(np.mean(sums[False]))
     assert means["masked_accuracy"] == pytest.approx(np.mean(right[True]))
     assert means["unmasked_accuracy"] == pytest.approx(np.mean(right[False]))
     assert means["masked_share"] == pytest.approx(3 / 10)
@@ -96,31 +97,49 @@ def test_held_out_clips_are_some_and_their_parts_stay_together():
 
 
 def test_degraded_items_repeat_by_seed(audio):
-    first = degraded_item(audio, 2, seed=5)
-    np.testing.assert_array_equal(first, degraded_item(audio, 2, seed=5))
-    assert first.shape == audio[2].shape
-    assert not np.array_equal(first, degraded_item(audio, 2, seed=6))
-    assert first.mean() == pytest.approx(0, abs=1e-3)
-    assert first.std() == pytest.approx(1, abs=1e-2)
+    lengths = set()
+    for seed in range(5, 12):
+        first = degraded_item(audio, 2, seed=seed)
+        np.testing.assert_array_equal(first, degraded_item(audio, 2, seed=seed))
+        speed = clip_speed(2, seed)
+        assert len(first) == pytest.approx(20000 / speed, abs=1)
+        assert first.mean() == pytest.approx(0, abs=1e-3)
+        assert first.std() == pytest.approx(1, abs=1e-2)
+        lengths.add(len(first))
+    assert len(lengths) > 2
+    assert not np.array_equal(
+        degraded_item(audio, 2, seed=5)[:9000],
+        degraded_item(audio, 2, seed=6)[:9000],
+    )
 
 
-def test_mel_crops_pair_degraded_samples_with_clean_bands(audio):
-    data = MelCrops(audio, np.ones(4), batches=5, clips=3, seconds=0.5, bins=20)
+def test_all_speeds_occur_and_are_those_of_the_copies(audio):
+    drawn = [clip_speed(index, 7) for index in range(200)]
+    assert set(drawn) == set(SPEEDS)
+    shown = FasterCopies(SLOW, 7)
+    for clip in (0, 3, 11):
+        expected = SLOW.sped_up(9, drawn[clip], 6)
+        assert shown(clip, 9, 6).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("grid", [FAST, SLOW])
+def test_mel_crops_pair_degraded_samples_with_clean_bands(audio, grid):
+    data = MelCrops(audio, np.ones(4), 5, grid, clips=3, seconds=0.5, bins=20)
     data.set_epoch(2)
     wavs, bands = data[3]
     assert wavs.shape == (3, 8000)
-    assert bands.shape == (3, 24, 20)
+    assert bands.shape == ((3, 24, 20) if grid is FAST else (3, 12, 40))
     for first, second in zip((wavs, bands), data[3], strict=True):
         assert first.equal(second)
     # White noise clips: the bands are those of some clip, not of the input.
-    assert not torch.allclose(
-        bands, log_mel(wavs, 20) - log_mel(wavs, 20).mean(1, keepdim=True)
-    )
+    own = log_mel(wavs, 20, grid)
+    assert not torch.allclose(bands, own - own.mean(1, keepdim=True))
     assert bands.mean(1).abs().max() < 1e-3
 
 
-def test_mfcc_frames_are_normalised_by_speaker(audio):
-    frames = MFCCFrames(audio, ["a", "a", "b", "b"])
+@pytest.mark.parametrize("grid", [FAST, SLOW])
+def test_mfcc_frames_are_normalised_by_speaker(audio, grid):
+    frames = MFCCFrames(audio, ["a", "a", "b", "b"], grid)
     for pair in ((0, 1), (2, 3)):
         both = np.concatenate([frames(index) for index in pair])
         np.testing.assert_allclose(both.mean(0), 0.0, atol=2e-2)
@@ -150,40 +169,6 @@ def test_units_label_every_frame_once(tmp_path):
     calls = Lines.calls
     make_units(Lines(), tmp_path / "u", 3, 1000, seed=0)
     assert Lines.calls == calls  # what is there is not made again
-
-
-@pytest.mark.parametrize(
-    ("iterations", "line"),
-    [
-        ([], "of: mfcc"),
-        ([{"units": 8, "epochs": 1, "of": 2}], "of: mfcc"),
-        ([MFCC, {"units": 8, "epochs": 1, "of": 9}], "a layer, 0 to 3"),
-        ([MFCC, {"units": 8, "epochs": 1, "of": "last"}], "units of 'last'"),
-        ([{**MFCC, "units": 1}], "2 or more units"),
-        ([{**MFCC, "epochs": 0}], "1 or more epochs"),
-    ],
-)
-def test_iterations_that_cannot_run_are_refused_early(iterations, line):
-    config = HubertConfig(num_hidden_layers=3)
-    with pytest.raises(SettingError, match=line):
-        check_iterations({"iterations": iterations, "encoder_config": config})
-
-
-def test_iterations_that_can_run_pass():
-    later = [{**MFCC, "of": of} for of in ("auto", 0, 3, "mfcc")]
-    check_iterations(
-        {"iterations": [MFCC, *later], "encoder_config": HubertConfig()}
-    )
-
-
-def test_phone_information_is_that_of_sklearn():
-    generator = np.random.default_rng(0)
-    phones = generator.choice(["a", "b", "c"], 500)
-    units = generator.integers(0, 3, 500) + 2 * (phones == "a")
-    expected = mutual_info_score(units, phones) / mutual_info_score(
-        phones, phones
-    )
-    assert phone_information(units, phones) == pytest.approx(expected)
 
 
 def test_phones_are_those_at_the_middle_of_frames():

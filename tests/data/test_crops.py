@@ -2,27 +2,54 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
-from s3router.data.crops import CropBatches, clip_probabilities, draw_spans
+from s3router.data.crops import (
+    CropBatch,
+    CropBatches,
+    Version,
+    clip_probabilities,
+    crop_lengths,
+    draw_spans,
+)
 from s3router.data.ragged import Ragged, write_ragged
+from s3router.data.shares import Share
+from s3router.errors import DataError
 
 LENGTHS = (40, 300, 17, 120, 5)
 
 
+def shown_at_half_pace(clip, count, limit):
+    """Frame t of the slow copy shows frame t // 2, of an odd clip one later."""
+    return np.clip(np.arange(count) // 2 + clip % 2, 0, limit - 1)
+
+
 @pytest.fixture
 def stores(tmp_path):
-    """Features and units that say which clip and frame they are."""
-    clean = [
-        np.stack([np.full(n, clip), np.arange(n)], axis=1)
-        for clip, n in enumerate(LENGTHS)
-    ]
-    write_ragged(tmp_path / "clean", clean, "float16")
-    write_ragged(tmp_path / "noisy", [-1 - x for x in clean], "float16")
+    """Features and units that say which version, clip and frame they are."""
+
+    def rows(version, clip, count):
+        return np.stack(
+            [np.full(count, n) for n in (version, clip)] + [np.arange(count)],
+            axis=1,
+        )
+
+    for version, pace in enumerate((1, 1, 2)):
+        write_ragged(
+            tmp_path / f"{version}",
+            [rows(version, c, pace * n) for c, n in enumerate(LENGTHS)],
+            "float16",
+        )
     # Units know one frame more than features, as after rounding of clips.
     units = [np.arange(n + 1) + 1000 * c for c, n in enumerate(LENGTHS)]
     write_ragged(tmp_path / "units", units, "uint16")
+    shown = (None, None, shown_at_half_pace)
     return (
-        [Ragged(tmp_path / name, "float16") for name in ("clean", "noisy")],
+        [
+            Version(Ragged(tmp_path / f"{n}", "float16"), shown[n])
+            for n in range(3)
+        ],
         Ragged(tmp_path / "units", "uint16"),
     )
 
@@ -36,31 +63,47 @@ def batches_of(stores, **options):
     )
 
 
-def test_features_and_units_are_of_the_same_frames(stores):
-    data = batches_of(stores)
-    versions = set()
+def test_units_are_those_of_the_frames_that_are_shown(stores):
+    data = batches_of(stores, batches=60)
+    seen = set()
     for number in range(len(data)):
         batch = data[number]
+        assert batch.features.dtype == torch.float32
         assert batch.hidden.shape == batch.units.shape
-        for row, frames in enumerate(batch.frames.tolist()):
-            clip, frame = batch.features[row, :frames].T
-            noisy = bool(clip[0] < 0)
-            versions.add(noisy)
-            if noisy:
-                clip, frame = -1 - clip, -1 - frame
+        for row in range(len(batch.frames)):
+            version, clip, frame = batch.features[row].numpy().T.astype(int)
+            assert len(set(version)) == len(set(clip)) == 1
+            assert (np.diff(frame) == 1).all()
+            clip = clip[0]
+            if version[0] == 2:
+                of_copy = shown_at_half_pace(clip, frame[-1] + 1, 1 << 20)
+                frame = np.minimum(of_copy[frame], LENGTHS[clip])
+            seen.add(int(version[0]))
             expected = frame + 1000 * clip
-            assert batch.units[row, :frames].tolist() == expected.tolist()
-            assert (batch.units[row, frames:] == -100).all()
-            assert not batch.hidden[row, frames:].any()
-            assert not batch.features[row, frames:].any()
-    assert versions == {False, True}
+            assert batch.units[row].tolist() == expected.tolist()
+    assert seen == {0, 1, 2}
 
 
-def test_an_epoch_has_the_frames_that_were_asked_for(stores):
-    data = batches_of(stores, batches=80)
-    frames = [int(data[n].frames.sum()) for n in range(len(data))]
-    assert np.mean(frames) == pytest.approx(150, rel=0.1)
-    assert min(frames) > 0
+def test_all_crops_of_a_batch_have_one_length_of_few(stores):
+    data = batches_of(stores, batches=60)
+    lengths = set()
+    for number in range(60):
+        batch = data[number]
+        (length,) = set(batch.frames.tolist())
+        assert batch.features.shape[1] == length
+        assert len(batch.frames) == max(1, 150 // length)
+        lengths.add(length)
+    assert lengths <= set(crop_lengths(64).tolist())
+    assert 64 in lengths and 5 in lengths
+
+
+def test_crop_lengths_are_every_one_then_so_many_in_an_octave():
+    lengths = crop_lengths(200)
+    assert lengths[-1] == 200 and lengths[0] == 1
+    assert (np.diff(lengths) > 0).all()
+    # No crop loses more than a fifth of what a clip has.
+    assert (lengths[1:] / lengths[:-1] <= 1.25)[7:].all()
+    assert crop_lengths(1).tolist() == [1]
 
 
 def test_a_batch_depends_on_seed_epoch_and_number_only(stores):
@@ -73,10 +116,24 @@ def test_a_batch_depends_on_seed_epoch_and_number_only(stores):
         again[2]
     for first, second in zip(late, again[17], strict=True):
         assert first.equal(second)
-    data.set_epoch(4)
-    assert late.features.shape != data[17].features.shape or not (
-        late.features.equal(data[17].features)
-    )
+    others = [batches_of(stores, seed=1), batches_of(stores)]
+    others[0].set_epoch(3)
+    others[1].set_epoch(4)
+    for other in others:
+        other = other[17]
+        assert late.features.shape != other.features.shape or not (
+            late.features.equal(other.features)
+        )
+
+
+def test_a_loader_with_workers_gives_the_same(stores):
+    data = batches_of(stores, batches=6)
+    data.set_epoch(2)
+    with_workers = DataLoader(data, batch_size=None, num_workers=2)
+    for number, batch in enumerate(with_workers):
+        assert isinstance(batch, CropBatch)
+        for first, second in zip(batch, data[number], strict=True):
+            assert first.equal(second)
 
 
 def test_what_is_never_drawn_is_never_seen(stores):
@@ -90,11 +147,36 @@ def test_what_is_never_drawn_is_never_seen(stores):
         degraded_share=0.0,
     )
     seen = {
-        clip
+        (version, clip)
         for number in range(16)
-        for clip in data[number].features[:, 0, 0].tolist()
+        for version, clip in data[number].features[:, 0, :2].tolist()
     }
-    assert seen == {0.0, 3.0}
+    assert seen == {(0.0, 0.0), (0.0, 3.0)}
+
+
+def test_nothing_to_draw_is_said(stores):
+    versions, units = stores
+    with pytest.raises(DataError, match="no clip to draw"):
+        CropBatches(versions, units, np.zeros(len(LENGTHS)), batches=1)
+
+
+def test_moving_a_batch_leaves_its_lengths_on_the_cpu(stores):
+    moved = batches_of(stores)[0].to("meta")
+    assert moved.features.is_meta and moved.units.is_meta
+    assert not moved.frames.is_meta
+
+
+def test_processes_take_turns(stores):
+    data = batches_of(stores, batches=8)
+    shares = [Share(data, number, 2) for number in range(2)]
+    for share in shares:
+        share.set_epoch(5)
+        assert len(share) == 4
+        with pytest.raises(IndexError):
+            share[4]
+    for number in range(8):
+        first, second = shares[number % 2][number // 2], data[number]
+        assert first.units.equal(second.units)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5, 0.0])
@@ -107,6 +189,12 @@ def test_languages_are_drawn_by_a_power_of_their_share(alpha):
     assert drawn.sum() == pytest.approx(1.0)
     np.testing.assert_allclose([drawn[:2].sum(), drawn[2], drawn[3]], expected)
     assert drawn[1] == pytest.approx(3 * drawn[0])
+
+
+def test_one_language_is_drawn_by_length_whatever_alpha_is():
+    for alpha in (0.0, 0.7, 1.0):
+        drawn = clip_probabilities(np.array([1.0, 3.0]), ["a", "a"], alpha)
+        np.testing.assert_allclose(drawn, [0.25, 0.75])
 
 
 def test_spans_have_their_length_and_share():

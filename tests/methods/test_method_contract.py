@@ -13,6 +13,8 @@ from s3router.methods.subnetwork import collect_subnetwork
 
 # Settings of all methods side by side, as a YAML has them.
 SETTINGS = {"targets": "all", "sparsity": 0.3, "seed": 3}
+# W x + B (A x) and (W + B A) x are rounded differently; all else is exact.
+ROUNDING = {"lora": 1e-5}
 
 
 @pytest.fixture(params=sorted(METHODS))
@@ -54,7 +56,8 @@ def train(encoder, method, steps: int = 3) -> None:
     for step in range(1, steps + 1):
         result = output(encoder)
         if groups:
-            result.square().mean().backward()
+            # Behind a layer norm, the mean over all channels is always 1.
+            result[..., ::3].square().mean().backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -141,7 +144,8 @@ def test_saved_subnetwork_makes_the_plain_encoder_equal(name, tmp_path):
         for weight_name, value in loaded.weights.items():
             state[weight_name].copy_(torch.from_numpy(value))
     apply_masks(plain, loaded.masks)
-    assert torch.equal(output(encoder), output(plain))
+    difference = (output(encoder) - output(plain)).abs().max()
+    assert difference <= ROUNDING.get(name, 0.0)
     assert bool(loaded.weights) == METHODS[name].changes_weights
     assert loaded.config["method"] == name
 

@@ -5,12 +5,14 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel
 
-from s3router.errors import DataError
+from s3router.errors import DataError, SettingError
+from s3router.models.frame_grid import FrameGrid
 from s3router.models.units import (
     assign_units,
     fit_units,
     log_mel,
     mfcc,
+    spectra_per_frame,
     unit_statistics,
 )
 
@@ -67,10 +69,99 @@ def test_mfcc_is_that_of_numpy():
     np.testing.assert_allclose(ours, expected, atol=5e-3)
 
 
-@pytest.mark.parametrize("samples", [400, 719, 720, 16000, 16123])
-def test_frames_are_those_of_the_encoder(samples):
+SLOW = FrameGrid(window=720, hop=640)
+
+
+@pytest.mark.parametrize("samples", [720, 1359, 1360, 4000, 4100])
+def test_at_40_ms_a_frame_has_the_two_spectra_in_it(samples):
+    wave = torch.from_numpy(np.resize(WAVE, samples))
+    mel = numpy_log_mel(wave.numpy(), 20)
+    frames = (samples - 720) // 640 + 1
+    expected = [np.concatenate(mel[2 * n : 2 * n + 2]) for n in range(frames)]
+    ours = log_mel(wave, 20, SLOW).numpy()
+    np.testing.assert_allclose(ours, np.array(expected), atol=2e-3)
+    fast = mfcc(wave).numpy()
+    slow = mfcc(wave, grid=SLOW).numpy()
+    assert slow.shape == (frames, 78)
+    np.testing.assert_array_equal(slow.reshape(-1, 39), fast[: 2 * frames])
+
+
+WIDE = FrameGrid(window=1056, hop=640)
+
+
+@pytest.mark.parametrize("samples", [1056, 1695, 1696, 4000, 16123])
+@pytest.mark.parametrize("window", [1056, 1055, 700])
+def test_spectra_lie_in_the_middle_of_a_window_of_another_length(
+    samples, window
+):
+    grid = FrameGrid(window, 640)
+    wave = np.resize(WAVE, samples)
+    # Two spectra take 720 samples; what a shorter window lacks is silence.
+    first = (window - 720) // 2
+    padded = np.pad(wave, 200)[200 + first :]
+    frames = grid.frames(samples)
+    mel = numpy_log_mel(padded, 20)
+    expected = [np.concatenate(mel[2 * n : 2 * n + 2]) for n in range(frames)]
+    ours = log_mel(torch.from_numpy(wave), 20, grid).numpy()
+    assert ours.shape == (frames, 40)
+    np.testing.assert_allclose(ours, np.array(expected), atol=2e-3)
+    assert mfcc(torch.from_numpy(wave), grid=grid).shape == (frames, 78)
+
+
+def test_a_click_is_heard_in_the_middle_of_its_frame():
+    """Both spectra of the frame hear it alike, and its neighbours less."""
+    wave = np.zeros(8000, np.float32)
+    wave[WIDE.middles(5)[4]] = 1.0
+    energy = log_mel(torch.from_numpy(wave), 20, WIDE).numpy()
+    assert energy.shape[0] == WIDE.frames(8000)
+    two = energy.reshape(-1, 2, 20).mean(-1)
+    assert two[4, 0] == pytest.approx(two[4, 1], abs=1e-3)
+    assert two.sum(1).argmax() == 4
+
+
+def test_batches_are_cut_to_the_frames_too():
+    wave = torch.from_numpy(np.stack([WAVE, WAVE[::-1].copy()]))
+    found = log_mel(wave, 20, WIDE)
+    assert found.shape == (2, WIDE.frames(WAVE.size), 40)
+    torch.testing.assert_close(found[1], log_mel(wave[1], 20, WIDE))
+
+
+def test_frames_that_are_no_multiple_of_20_ms_are_refused():
+    with pytest.raises(SettingError, match="10 ms; .* multiple of 20 ms"):
+        spectra_per_frame(FrameGrid(window=240, hop=160))
+    with pytest.raises(DataError, match="719 samples are too short"):
+        log_mel(torch.zeros(719), grid=SLOW)
+
+
+def test_frames_are_those_of_the_shipped_shape():
     config = HubertConfig(
-        conv_dim=(4,) * 7,
+        conv_dim=(4,) * 4,
+        conv_stride=(40, 4, 2, 2),
+        conv_kernel=(256, 5, 3, 2),
+        num_feat_extract_layers=4,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+    )
+    assert FrameGrid.of(config) == WIDE
+    front_end = HubertModel(config).feature_extractor
+    for samples in (1056, 1695, 1696, 16123):
+        wave = torch.randn(1, samples)
+        found = mfcc(wave[0], grid=WIDE)
+        assert len(found) == front_end(wave).shape[-1] == WIDE.frames(samples)
+
+
+@pytest.mark.parametrize("layers", [7, 8])
+@pytest.mark.parametrize("samples", [720, 1359, 1360, 16000, 16123])
+def test_frames_are_those_of_the_encoder(samples, layers):
+    config = HubertConfig(
+        conv_dim=(4,) * layers,
+        conv_stride=(5, 2, 2, 2, 2, 2, 2, 2)[:layers],
+        conv_kernel=(10, 3, 3, 3, 3, 2, 2, 2)[:layers],
+        num_feat_extract_layers=layers,
         hidden_size=8,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -80,7 +171,8 @@ def test_frames_are_those_of_the_encoder(samples):
     )
     front_end = HubertModel(config).feature_extractor
     wave = torch.randn(1, samples)
-    assert log_mel(wave).shape[1] == front_end(wave).shape[-1]
+    found = log_mel(wave, grid=FrameGrid.of(config)).shape[1]
+    assert found == front_end(wave).shape[-1]
 
 
 def test_too_short_is_said():

@@ -1,104 +1,38 @@
 """The pre-training recipe through its real command, on noise and tones."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from pretrain_runs import (
+    CLASSIC,
+    arguments,
+    error_line,
+    make_recordings,
+    run_command,
+    run_fork,
+)
 from safetensors.torch import load_file
 
+from s3router.data.crops import UNKNOWN
+from s3router.data.ragged import Ragged
 from s3router.formats.files import read_json
 
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = (
-    "{hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, "
-    "num_attention_heads: 2, num_conv_pos_embeddings: 8, "
-    "num_conv_pos_embedding_groups: 4}"
-)
-OPTIONS = {
-    "sources": "[]",
-    "synthetic_hours": 0,
-    "encoder_config": SMALL,
-    "warmup_epochs": 1,
-    "warmup_steps": 2,
-    "warmup_clips": 2,
-    "warmup_seconds": 0.5,
-    "mel_bins": 20,
-    "epoch_steps": 6,
-    "batch_frames": 100,
-    "crop_frames": 50,
-    "iterations": "[{units: 8, epochs: 2, of: mfcc}, "
-    "{units: 6, epochs: 2, of: 1}]",
-    "export_every": 1,
-    "precision": "fp32",
-    "save_environment": False,
-    "device": "cpu",
-}
+SCRIPT = ["recipes/pretrain/train.py"]
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """Two languages of three noisy clips, one of them stereo at 48 kHz."""
-    root = tmp_path_factory.mktemp("audio")
-    generator = np.random.default_rng(0)
-    for number in range(6):
-        folder = root / ("xx" if number % 2 else "yy") / f"speaker{number // 4}"
-        folder.mkdir(parents=True, exist_ok=True)
-        time_axis = np.arange(16000) / 16000
-        tone = np.sin(2 * np.pi * (200 + 150 * number) * time_axis**2)
-        wave = 0.3 * tone + 0.05 * generator.standard_normal(16000)
-        soundfile.write(folder / f"{number}.wav", wave, 16000)
-    stereo = 0.1 * generator.standard_normal((48000, 2))
-    soundfile.write(root / "yy" / "speaker0" / "wide.flac", stereo, 48000)
-    (root / "xx" / "broken.wav").write_bytes(b"no audio")
-    soundfile.write(root / "xx" / "short.wav", np.ones(100) * 0.1, 16000)
-    return root
-
-
-def command(data, output, **changes):
-    options = {**OPTIONS, **changes, "data_folder": data}
-    options["output_folder"] = output
-    return [
-        sys.executable,
-        "recipes/pretrain/train.py",
-        "hparams/pretrain_tiny.yaml",
-        *(f"--{name}={value}" for name, value in options.items()),
-        "--noprogressbar",
-    ]
-
-
-def start(data, output, **changes):
-    return subprocess.Popen(
-        command(data, output, **changes),
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-            "HF_HUB_OFFLINE": "1",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def run(data, output, **changes):
-    process = start(data, output, **changes)
-    text, _ = process.communicate(timeout=300)
-    return process.returncode, text
+    return make_recordings(tmp_path_factory.mktemp("audio"))
 
 
 @pytest.fixture(scope="module")
 def finished(recordings, tmp_path_factory):
     output = tmp_path_factory.mktemp("pretrain") / "run"
-    code, text = run(recordings, output)
+    words = arguments(recordings, output, snapshot_hours="[0.001, 0.005, 9]")
+    code, text = run_command(SCRIPT, *words)
     assert code == 0, text
     return output
 
@@ -113,7 +47,7 @@ def test_the_encoder_loads_in_plain_transformers(finished):
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     assert extractor.do_normalize and extractor.sampling_rate == 16000
     out = model(torch.randn(1, 16000)).last_hidden_state
-    assert out.shape == (1, 49, 16)
+    assert out.shape == (1, 24, 16)  # every 40 ms
     assert torch.isfinite(out).all()
 
 
@@ -139,6 +73,16 @@ def test_curves_and_card_tell_what_was_done(finished):
     assert "6 units of layer 1" in card
     assert "xx yy" in card
     assert "Not measured yet." in card
+    assert "one vector every 40 ms" in card
+    assert "band-pass filters" in card
+    assert "Phones of people" not in card  # none were there
+    assert "not purely unsupervised" not in card  # no directions were used
+    assert "2 degraded copies" in card
+    assert str(finished) not in card
+    for name in ("0.001h", "0.005h"):
+        hours = read_json(finished / "snapshots" / name / "snapshot.json")
+        assert f"{name} ({hours['hours_seen']:.1f})" in card
+    assert not (finished / "snapshots" / "9h").exists()
 
 
 def test_what_was_left_out_is_listed(finished):
@@ -166,41 +110,267 @@ def test_the_front_end_is_frozen_after_its_warm_up(finished):
     )
 
 
-@pytest.mark.slow
-def test_a_killed_run_goes_on_at_its_step(recordings, finished, tmp_path):
+def test_the_contrastive_objective_makes_a_wav2vec2_folder(
+    recordings, tmp_path
+):
+    from transformers import AutoModel, Wav2Vec2Model
+
+    from s3router.models.encoder import load_encoder
+
     output = tmp_path / "run"
-    # Also within epochs, so that some kills fall behind such a checkpoint.
-    often = {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 1}
-    process = start(recordings, output, **often)
-    marker = output / "work" / "iteration_1"
-    try:
-        while process.poll() is None and len(list(marker.glob("*"))) < 2:
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        text = process.communicate(timeout=60)[0]
-    assert process.returncode == -signal.SIGKILL, text
-    code, text = run(recordings, output, **often)
+    words = arguments(
+        recordings,
+        output,
+        objective="wav2vec2",
+        precision="bf16",
+        num_workers=1,
+        snapshot_hours="[0.001]",
+        encoder_config=CLASSIC,
+    )
+    code, text = run_fork(tmp_path / "log", words)
     assert code == 0, text
-    assert "Loading a checkpoint" in text
-    uninterrupted = load_file(finished / "encoder" / "model.safetensors")
-    resumed = load_file(output / "encoder" / "model.safetensors")
-    for name, weights in uninterrupted.items():
-        assert weights.equal(resumed[name]), name
-    entries = [
-        read_json(folder / "curves" / "iteration_1.json")["entries"]
-        for folder in (finished, output)
-    ]
-    for first, second in zip(*entries, strict=True):
-        assert first["step"] == second["step"]
-        # Without those steps of an epoch that came before the kill, the
-        # training means differ; the validation is all there.
-        assert first["valid_loss"] == second["valid_loss"]
+    model = AutoModel.from_pretrained(output / "encoder")
+    assert isinstance(model, Wav2Vec2Model)
+    wave = torch.randn(1, 16000)
+    found = model.eval()(wave).last_hidden_state
+    ours = load_encoder(str(output / "encoder"))
+    assert ours.family == "wav2vec2" and ours.normalize_input
+    assert ours.hidden_size == found.shape[-1] == 16
+    curve = read_json(output / "curves" / "contrastive.json")["entries"]
+    assert [entry["step"] for entry in curve] == [6, 12]
+    last = curve[-1]
+    for name in ("accuracy", "chance", "loss"):
+        assert 0 < last[f"valid_contrastive_{name}"] < 5
+    assert 2 <= last["valid_code_perplexity"] <= 16
+    assert (output / "snapshots" / "0.001h" / "config.json").is_file()
+    card = (output / "encoder" / "README.md").read_text(encoding="utf-8")
+    assert "wav2vec 2.0" in card and "Wav2Vec2Model" in card
+    assert "band-pass filters" not in card  # its kernels are too short
+    assert f"{last['valid_contrastive_accuracy']:.3f}" in card
+
+
+def test_units_in_directions_of_phones_are_said_in_the_card(
+    recordings, tmp_path
+):
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("babel")
+    output = tmp_path / "run"
+    words = arguments(
+        recordings,
+        output,
+        iterations="[{units: 8, epochs: 1, of: mfcc}, "
+        "{units: 6, epochs: 1, of: auto}]",
+        phone_directions=5,
+        known_sentences=6,
+        epoch_steps=2,
+    )
+    code, text = run_fork(tmp_path / "log", words)
+    assert code == 0, text
+    layers = read_json(output / "curves" / "layers_2.json")
+    assert len(layers["phone_information"]) == 3
+    record = read_json(output / "work" / "units_2.u16.json")
+    assert record["phone_directions"] == 5 and record["units"] == 6
+    card = (output / "encoder" / "README.md").read_text(encoding="utf-8")
+    assert "not purely unsupervised" in card
+    assert "5 directions" in card and "6 made-up sentences" in " ".join(
+        card.split()
+    )
+    chosen = layers["chosen"]
+    row = f"| 6 units of layer {chosen} | "
+    assert f"{row}{layers['phone_information'][chosen]:.2f} |" in card
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory):
+    """A run on synthetic speech alone, whose phones are the first targets.
+
+    Its clips, labelled as a pack is, are measured at the end.
+    """
+    pytest.importorskip("espeakng_loader", reason="no eSpeak NG")
+    pytest.importorskip("babel", reason="no words for eSpeak NG")
+    folder = tmp_path_factory.mktemp("seeded")
+    packs = labelled_pack(folder / "packs")
+    words = arguments(
+        packs,
+        folder / "run",
+        synthetic_hours=0.06,
+        synthetic_languages="[sw]",
+        held_out_share=0.1,
+        iterations="[{of: phones, epochs: 1}, {of: auto, units: 6, epochs: 1}]",
+        known_sentences=6,
+        phone_labels="[{name: toy, manifests: [toy/dev.csv]}, "
+        "{name: away, manifests: [away/dev.csv]}]",
+    )
+    code, text = run_command(SCRIPT, *words)
+    assert code == 0, text
+    return folder / "run", text
+
+
+def test_phones_of_synthetic_speech_are_targets(seeded):
+    output, _ = seeded
+    record = read_json(output / "work" / "units_1.u16.json")
+    assert record["of"] == "phones" and len(record["names"]) >= 2
+    assert "a" in record["names"]
+    units = Ragged(output / "work" / "units_1.u16", "uint16")
+    known = np.concatenate(list(units))
+    assert set(known.tolist()) <= {*range(len(record["names"])), UNKNOWN}
+    curve = read_json(output / "curves" / "iteration_1.json")["entries"]
+    assert 0 < curve[-1]["valid_unmasked_loss"] < 5
+    layers = read_json(output / "curves" / "layers_2.json")
+    assert len(layers["phone_information"]) == 3
+    card = (output / "encoder" / "README.md").read_text(encoding="utf-8")
+    assert f"| {len(record['names'])} units of phones of synthetic" in card
+    assert f"| 6 units of layer {layers['chosen']} | " in card
+    assert "not\npurely unsupervised" in card
+
+
+def test_phones_of_people_are_measured_at_the_end(seeded):
+    output, text = seeded
+    found = read_json(output / "curves" / "phones.json")
+    assert list(found["packs"]) == ["toy"]
+    assert len([x for x in text.splitlines() if "phones of away" in x]) == 1
+    toy = found["packs"]["toy"]
+    card = (output / "encoder" / "README.md").read_text(encoding="utf-8")
+    for name, of in (("encoder", "layer 2"), ("mfcc", "MFCCs")):
+        assert 0 < toy[name]["pnmi_by_chance"] < toy[name]["pnmi"] <= 1
+        assert f"| toy | {of} | {toy[name]['pnmi']:.3f} | " in card
+    assert (output / "work" / "phones_toy.json").is_file()
+    copied = read_json(output / "encoder" / "curves.json")
+    assert copied["phones"] == found
+
+
+def test_an_encoder_is_measured_on_its_own(seeded):
+    output, _ = seeded
+    code, text = run_command(
+        ["recipes/pretrain/measure_phones.py"],
+        str(output / "encoder"),
+        f"--data_folder={output.parent / 'packs'}",
+        f"--settings={output / 'hyperparams.yaml'}",
+        f"--memory_folder={output / 'work'}",
+        f"--output={output / 'again.json'}",
+        "--seed=1986",
+    )
+    assert code == 0, text
+    again = read_json(output / "again.json")
+    assert again["packs"] == read_json(output / "curves/phones.json")["packs"]
+    assert '"pnmi_by_chance"' in text
+
+
+def labelled_pack(root):
+    """Write clips of three tones, told apart by ear, with their names."""
+    folder = root / "toy"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    rows, extra = ["ID,wav,speaker,text"], ["ID,phones"]
+    times = np.arange(3200) / 16000
+    for number in range(16):
+        tones = generator.integers(3, size=6)
+        wave = np.concatenate(
+            [np.sin(2 * np.pi * (300, 900, 2500)[t] * times) for t in tones]
+        )
+        wave = 0.3 * wave + 0.02 * generator.standard_normal(wave.size)
+        soundfile.write(folder / f"{number}.wav", wave, 16000)
+        rows.append(f"c{number},{number}.wav,s{number % 2},x")
+        extra.append(f"c{number}," + " ".join("ABC"[tone] for tone in tones))
+    (folder / "dev.csv").write_text("\n".join(rows))
+    (folder / "extra.csv").write_text("\n".join(extra))
+    return root
 
 
 def test_a_fault_is_one_line(tmp_path):
-    code, text = run("nowhere", tmp_path / "run")
-    assert code == 2, text
-    errors = [x for x in text.splitlines() if x.startswith("s3router: error")]
-    assert errors == ["s3router: error: no such data folder: nowhere"], text
-    assert "Traceback" not in text
+    words = arguments("nowhere", tmp_path / "run")
+    line = error_line(*run_fork(tmp_path / "log", words))
+    assert line == "s3router: error: no such data folder: nowhere"
+
+
+def folder_of(root, clips):
+    """Write clips, by name, as 16 kHz wav files."""
+    for name, wave in clips.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave, 16000)
+    return root
+
+
+NOISE = 0.1 * np.random.default_rng(0).standard_normal(16000)
+
+
+@pytest.mark.parametrize(
+    ("clips", "changes", "parts"),
+    [
+        ({}, {}, ["no usable audio", "no audio file found"]),
+        (
+            {"a.wav": NOISE[:700], "b.wav": 0 * NOISE},
+            {"min_seconds": 0.001},
+            ["no clip of the pool", "silent", "1056 samples", "66 ms"],
+        ),
+        ({"a.wav": NOISE}, {}, ["two clips or more"]),
+        (
+            {"a.wav": NOISE, "b.wav": NOISE[::-1]},
+            {"iterations": "[{units: 60, epochs: 1, of: mfcc}]"},
+            ["48 frames cannot make 60 units", "fewer units"],
+        ),
+        (
+            {"a.wav": NOISE},
+            {"data_folder": "null"},
+            ["nothing to hear", "synthetic_hours"],
+        ),
+        (
+            {"a.wav": NOISE},
+            {"encoder_config": "{num_attention_heads: 7}"},
+            ["encoder_config", "num_heads"],
+        ),
+        (
+            {"a.wav": NOISE},
+            {"encoder_config": "{conv_dim: [8, 8]}"},
+            ["encoder_config", "convolutional layers"],
+        ),
+        (
+            {"a.wav": NOISE},
+            {"encoder_config": "{conv_dim: [9, 8, 8, 16]}"},
+            ["filter bank", "even number", "not 9", "conv_dim"],
+        ),
+        (
+            {"a.wav": NOISE, "b.wav": NOISE[::-1]},
+            {"iterations": "[{of: phones, epochs: 1}]"},
+            ["units of phones need synthetic speech", "synthetic_hours"],
+        ),
+        (
+            {"a.wav": NOISE},
+            {"phone_labels": "[{name: a}]"},
+            ["phone_labels", "name and manifests"],
+        ),
+        ({"a.wav": NOISE}, {"objective": "hubertt"}, ["did you mean 'hubert'"]),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, clips, changes, parts):
+    (tmp_path / "data").mkdir()
+    data = folder_of(tmp_path / "data", clips)
+    words = arguments(data, tmp_path / "run", **changes)
+    line = error_line(*run_fork(tmp_path / "log", words))
+    for part in parts:
+        assert part in line
+    assert not (tmp_path / "run" / "curves").exists(), "trained before it said"
+
+
+def test_one_language_and_clips_shorter_than_a_frame(tmp_path):
+    data = folder_of(
+        tmp_path / "data",
+        {
+            "xx/a.wav": NOISE,
+            "xx/b.wav": NOISE[::-1],
+            "xx/c.wav": NOISE[:1060],
+            "xx/d.wav": NOISE[:1050],
+        },
+    )
+    words = arguments(
+        data,
+        tmp_path / "run",
+        min_seconds=0.01,
+        iterations="[{units: 4, epochs: 1, of: mfcc}]",
+    )
+    code, text = run_fork(tmp_path / "log", words)
+    assert code == 0, text
+    assert "1 clips are silent or shorter than one frame" in text
+    items = read_json(tmp_path / "run/work/audio.i16.items.json")["items"]
+    assert len(items) == 3

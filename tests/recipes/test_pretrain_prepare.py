@@ -100,12 +100,24 @@ def test_nothing_usable_is_said(prepare_pool, tmp_path):
         prepare_pool(tmp_path, tmp_path / "out", [source])
 
 
-def test_a_second_call_changes_nothing(prepare_pool, folder, tmp_path):
+def test_a_second_call_changes_nothing(prepare_pool, folder, tmp_path, caplog):
     prepare_pool(folder, tmp_path / "out")
     before = (tmp_path / "out" / "pool.csv").read_bytes()
     (folder / "a.wav").unlink()
     prepare_pool(folder, tmp_path / "out")
     assert (tmp_path / "out" / "pool.csv").read_bytes() == before
+    assert not caplog.text
+    (tmp_path / "other").mkdir()
+    prepare_pool(tmp_path / "other", tmp_path / "out")
+    assert (tmp_path / "out" / "pool.csv").read_bytes() == before
+    assert "pool of an earlier run is used" in caplog.text
+
+
+def test_sources_need_manifest_and_licence(prepare_pool, folder, tmp_path):
+    with pytest.raises(SettingError, match="manifest and licence"):
+        prepare_pool(folder, tmp_path / "out", [{"manifest": "a.csv"}])
+    with pytest.raises(SettingError, match="nothing to hear"):
+        prepare_pool(None, tmp_path / "out")
 
 
 def test_synthetic_pool_has_its_hours_and_repeats(tmp_path):

@@ -1,0 +1,295 @@
+"""From trials to one result: rows, paired differences, JSON, table, plot."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from encoder_data import TASKS
+from encoder_jobs import Cell
+from encoder_plot import labels, plot
+
+from s3router.evaluation.error_rates import ErrorRate
+from s3router.evaluation.results import write_result
+from s3router.evaluation.seeds import pool_seeds
+from s3router.evaluation.significance import (
+    PairedDifference,
+    paired_difference,
+)
+from s3router.evaluation.table_format import format_bytes, format_table
+
+#: What mask tuning is compared with, pair by pair.
+AGAINST = ("full", "lora", "head_only")
+COLUMNS = {
+    "task": "task",
+    "labels": "labels",
+    "method": "method",
+    "rate": "rate",
+    "dev": "dev %",
+    "test": "test % [95% CI]",
+    "measure": "of",
+    "stored": "stored",
+    "seeds": "seeds",
+    "cpu": "CPU s",
+}
+PAIR_COLUMNS = {
+    "task": "task",
+    "labels": "labels",
+    "pair": "difference",
+    "points": "points [95% CI]",
+    "verdict": "verdict",
+}
+PROBE_COLUMNS = {
+    "probe": "probe",
+    "measure": "of",
+    "last": "last layer % [95% CI]",
+    "best": "best layer % [95% CI]",
+    "layer": "layer",
+    "by_layer": "dev % by layer, from the transformer's input",
+}
+
+
+def tuning_row(cell: Cell) -> dict[str, object]:
+    """Return what a finished cell found.
+
+    Arguments
+    ---------
+    cell : Cell
+        With the trials of all rates and seeds.
+
+    Returns
+    -------
+    dict
+        The chosen rate, dev numbers of all rates, rates of all seeds, and
+        `test`, pooled over the seeds.
+    """
+    final = [cell.final[seed] for seed in cell.seeds]
+    tests = [rate_of(result["test"]) for result in final]
+    return {
+        "task": cell.base["task"],
+        "minutes": cell.base["minutes"],
+        "measure": TASKS[cell.base["task"]].measure,
+        "method": cell.base["method"],
+        "described": final[0]["method"],
+        "rate": cell.rate,
+        "dev_by_rate": {
+            f"{rate:g}": cell.search[rate]["dev"]["rate"] for rate in cell.rates
+        },
+        "diverged_rates": [r for r in cell.rates if cell.search[r]["diverged"]],
+        "dev": statistics.fmean(r["dev"]["rate"] for r in final),
+        "test": pool_seeds(tests),
+        "by_seed": {
+            str(seed): {
+                "dev": result["dev"]["rate"],
+                "test": result["test"]["rate"],
+                "diverged": result["diverged"],
+                "loss": result["loss"],
+                "labelled_seconds": result["labelled_seconds"],
+            }
+            for seed, result in zip(cell.seeds, final, strict=True)
+        },
+        "trained": final[0]["trained"],
+        "stored_bytes": final[0]["stored_bytes"],
+        "removed": final[0]["removed"],
+        "cpu_seconds": round(
+            statistics.fmean(r["cpu_seconds"] for r in final), 1
+        ),
+    }
+
+
+def rate_of(scored: Mapping[str, object]) -> ErrorRate:
+    """Return the error rate in a trial's result, without its texts."""
+    return ErrorRate.from_dict(scored)
+
+
+def comparisons(cells: Iterable[Cell]) -> list[dict[str, object]]:
+    """Compare mask tuning with the other methods, labels being equal.
+
+    Arguments
+    ---------
+    cells : iterable of Cell
+        Of one encoder, finished.
+
+    Returns
+    -------
+    list of dict
+        `difference` of the rates (below 0: mask tuning is better) with its
+        95% interval over test clips and seeds, and that of each seed.
+    """
+    groups: dict[tuple, dict[str, Cell]] = {}
+    for cell in cells:
+        key = (cell.base["task"], cell.base["minutes"])
+        groups.setdefault(key, {})[cell.base["method"]] = cell
+    found = []
+    for (task, minutes), methods in groups.items():
+        for other in AGAINST:
+            if "mask_tuning" in methods and other in methods:
+                pair = methods[other], methods["mask_tuning"]
+                pooled = pool_differences(_differences(*pair))
+                found.append(
+                    {
+                        "task": task,
+                        "minutes": minutes,
+                        "pair": f"mask_tuning - {other}",
+                        **pooled,
+                    }
+                )
+    return found
+
+
+def _differences(other: Cell, mask: Cell) -> list[PairedDifference]:
+    unit = TASKS[mask.base["task"]].unit
+    return [
+        paired_difference(
+            mask.final[seed]["test"]["references"],
+            other.final[seed]["test"]["hypotheses"],
+            mask.final[seed]["test"]["hypotheses"],
+            unit,
+        )
+        for seed in mask.seeds
+    ]
+
+
+def pool_differences(
+    differences: Sequence[PairedDifference],
+) -> dict[str, object]:
+    """Return the mean difference over seeds, as `pool_seeds` does for rates.
+
+    The variance by the choice of test clips does not shrink with more seeds,
+    for the clips stay the same; the variance between seeds does.
+
+    Arguments
+    ---------
+    differences : sequence of PairedDifference
+        One for each seed.
+
+    Returns
+    -------
+    dict
+        `difference`, `low`, `high`, `significant`, `by_seed`.
+
+    Example
+    -------
+    >>> one = PairedDifference(-0.1, -0.2, 0.0, 0.9, 10, 10)
+    >>> pooled = pool_differences([one, one])
+    >>> pooled["difference"], round(pooled["high"], 3)
+    (-0.1, 0.0)
+    """
+    values = [each.difference for each in differences]
+    mean = statistics.fmean(values)
+    half = statistics.fmean(
+        ((each.high - each.low) / 2) ** 2 for each in differences
+    )
+    if len(values) > 1:
+        half += 1.96**2 * statistics.variance(values) / len(values)
+    low, high = mean - math.sqrt(half), mean + math.sqrt(half)
+    return {
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "significant": low > 0 or high < 0,
+        "by_seed": values,
+    }
+
+
+def write_report(
+    path: Path,
+    config: Mapping[str, object],
+    encoder: Mapping[str, object],
+    cells: Sequence[Cell],
+    probes: Sequence[Mapping[str, object]],
+) -> dict[str, object]:
+    """Write the result of one encoder as JSON, and its plot beside it.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The JSON.
+    config : mapping
+        The command's options.
+    encoder : mapping
+        What the encoder is.
+    cells : sequence of Cell
+        Finished.
+    probes : sequence of mapping
+        Results of `run_probe`.
+
+    Returns
+    -------
+    dict
+        `tuning`, `comparisons` and `probes`, as they were written.
+    """
+    metrics = {
+        "probes": list(probes),
+        "tuning": [tuning_row(cell) for cell in cells],
+        "comparisons": comparisons(cells),
+    }
+    settings = {
+        f"{c.base['task']}, {c.base['minutes']}, {c.base['method']}": c.base
+        for c in cells
+    }
+    write_result(
+        path,
+        config={**config, "trials": settings},
+        seed=min((s for c in cells for s in c.seeds), default=0),
+        metrics=metrics,
+        extra={"benchmark": "encoder", "encoder": encoder},
+    )
+    if metrics["tuning"]:
+        plot(path.with_suffix(".png"), str(encoder["name"]), metrics["tuning"])
+    return metrics
+
+
+def print_report(name: str, metrics: Mapping[str, Sequence[Mapping]]) -> None:
+    """Print the tables of one encoder."""
+    print(f"\n{name}")
+    if metrics["probes"]:
+        rows = [_probe_cells(probe) for probe in metrics["probes"]]
+        print(f"\n{format_table(rows, PROBE_COLUMNS)}")
+        for probe in metrics["probes"]:
+            print(f"  {probe['probe']}: {probe['about']}")
+    if metrics["tuning"]:
+        rows = [_tuning_cells(row) for row in metrics["tuning"]]
+        print(f"\n{format_table(rows, COLUMNS)}")
+    if metrics["comparisons"]:
+        rows = [_pair_cells(row) for row in metrics["comparisons"]]
+        print(f"\n{format_table(rows, PAIR_COLUMNS)}")
+
+
+def _tuning_cells(row: Mapping) -> dict[str, object]:
+    return {
+        **row,
+        "labels": labels(row["minutes"]),
+        "rate": f"{row['rate']:g}",
+        "dev": f"{100 * row['dev']:.1f}",
+        "test": str(row["test"]),
+        "stored": format_bytes(row["stored_bytes"]),
+        "seeds": len(row["by_seed"]),
+        "cpu": f"{row['cpu_seconds']:.0f}",
+    }
+
+
+def _pair_cells(row: Mapping) -> dict[str, object]:
+    points = [100 * row[key] for key in ("difference", "low", "high")]
+    side = "ahead" if row["difference"] < 0 else "behind"
+    return {
+        **row,
+        "labels": labels(row["minutes"]),
+        "points": "{:+.1f} [{:+.1f}, {:+.1f}]".format(*points),
+        "verdict": f"mask {side}" if row["significant"] else "open",
+    }
+
+
+def _probe_cells(probe: Mapping) -> dict[str, object]:
+    def text(layer: str) -> str:
+        test = probe[layer]["test"]
+        values = (100 * test[key] for key in ("rate", "low", "high"))
+        return "{:.1f} [{:.1f}, {:.1f}]".format(*values)
+
+    return {
+        **probe,
+        "last": text("last"),
+        "best": text("best"),
+        "layer": probe["best"]["layer"],
+        "by_layer": " ".join(f"{100 * x:.0f}" for x in probe["dev_by_layer"]),
+    }

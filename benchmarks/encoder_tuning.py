@@ -1,0 +1,235 @@
+"""One trial: one method on one encoder, one labelled draw, one rate, one seed.
+
+In process, without checkpoints: a trial is short, and its result is kept. The
+product's own parts do the work (CTCBrain, CTCModel, warm_head, the methods),
+so a study may call `run_trial` with any settings that they take.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from encoder_batches import TrialClips, evaluation_loader, training_loader
+from encoder_brain import TrialBrain, fit, make_brain
+from encoder_data import Clip, Task, clips_key
+from encoder_features import Features, encoder_key
+from speechbrain.nnet.losses import ctc_loss
+
+from s3router.brains.warm_head import warm_head
+from s3router.data.tokens import Tokens
+from s3router.errors import SettingError, near
+from s3router.evaluation.error_rates import error_rate
+from s3router.formats.arrays_file import load_arrays, save_arrays
+from s3router.methods.base import Method, trainable_count
+from s3router.methods.registry import build_method
+from s3router.models.ctc_model import CTCModel
+from s3router.models.encoder_folder import bfloat16_is_fast
+from s3router.models.heads import CTCHead
+from s3router.models.ssl_encoder import SSLEncoder
+
+#: What a trial is, where it says nothing else. `rate` is that of what the
+#: method trains, and of the head where it trains nothing.
+DEFAULTS: dict[str, object] = {
+    "task": None,
+    "minutes": 2.0,  # labelled; None: all
+    "seed": 0,
+    "method": "mask_tuning",
+    "settings": {},  # of build_method
+    "rate": 1e-2,
+    "head_rate": 2e-3,
+    "steps": 500,
+    "batch_seconds": 12.0,
+    "copies": 4,
+    "mask_prob": 0.3,
+    "mask_seconds": 0.12,
+    "channel_prob": 0.1,
+    "channel_length": 16,
+    "warm_steps": 1000,
+    "warm_rate": 3e-2,
+    "max_grad_norm": 1.0,
+    "precision": "auto",  # bf16 where that is fast, else fp32
+    "read_test": False,
+}
+
+
+def complete(
+    trial: Mapping[str, object], device: str = "cpu"
+) -> dict[str, object]:
+    """Return a trial with the defaults filled in.
+
+    Raises
+    ------
+    SettingError
+        If it has an unknown key.
+    """
+    for key in trial:
+        if key not in DEFAULTS:
+            raise SettingError(
+                f"a trial has no {key!r}: {near(key, DEFAULTS)}"
+                f"Known: {', '.join(DEFAULTS)}"
+            )
+    full = {**DEFAULTS, **trial}
+    if full["precision"] == "auto":
+        full["precision"] = "bf16" if bfloat16_is_fast(device) else "fp32"
+    return full
+
+
+def run_trial(
+    trial: Mapping[str, object],
+    encoder: SSLEncoder,
+    task: Task,
+    features: Mapping[str, Features],
+    heads: Path | None = None,
+    build: Callable[..., Method] = build_method,
+) -> dict[str, object]:
+    """Train one method and score it on dev, and on test only if told to.
+
+    Arguments
+    ---------
+    trial : mapping
+        Keys of `DEFAULTS`.
+    encoder : SSLEncoder
+        Untouched; the trial works on a copy.
+    task : Task
+        Its clips.
+    features : mapping
+        `train`, `dev`, and `test` where test is read: features of what the
+        trial uses.
+    heads : pathlib.Path, optional
+        Where warm heads are kept, for the other methods.
+    build : callable
+        Makes the method from its name and the trial's settings.
+
+    Returns
+    -------
+    dict
+        `trial`, `dev` and maybe `test` (rate and counts; of test the texts
+        too), `loss` (mean of the last tenth), `diverged`, `trained` values,
+        `seconds`, `cpu_seconds`, and what the method says of itself.
+    """
+    trial = complete(trial, encoder.mask_embedding.device.type)
+    started = time.perf_counter(), time.process_time()
+    drawn = task.draw(trial["minutes"], trial["seed"])
+    tokens = task.tokens(drawn)
+    train = TrialClips(drawn, tokens, features["train"])
+    model = _model(encoder, tokens, train, trial, heads)
+    method = build(trial["method"], **trial["settings"])
+    method.prepare(model.encoder.model)
+    brain = make_brain(model, method, trial)
+    brain.tokens, brain.unit = tokens, task.settings.unit
+
+    loader = training_loader(
+        train,
+        *(trial[k] for k in ("steps", "batch_seconds", "copies", "seed")),
+    )
+    torch.manual_seed(trial["seed"])  # what a method drew must not matter
+    diverged = fit(brain, loader)
+    method.before_save()
+    result = {
+        "trial": trial,
+        "labelled_seconds": round(sum(c.seconds for c in drawn), 2),
+        "diverged": diverged,
+        "loss": _tail(brain.losses),
+        "trained": trainable_count(brain.parameter_groups()),
+        "method": method.describe(),
+        "removed": _removed(method),
+        "stored_bytes": _stored_bytes(method),
+        "dev": _score(brain, task, task.dev, tokens, features["dev"], diverged),
+    }
+    if trial["read_test"]:
+        result["test"] = _score(
+            brain, task, task.test, tokens, features["test"], diverged, True
+        )
+    result["seconds"] = round(time.perf_counter() - started[0], 2)
+    result["cpu_seconds"] = round(time.process_time() - started[1], 2)
+    return result
+
+
+def _model(
+    encoder: SSLEncoder,
+    tokens: Tokens,
+    train: TrialClips,
+    trial: Mapping[str, object],
+    heads: Path | None,
+) -> CTCModel:
+    """Return a copy of the encoder under a head that is warm already."""
+    keys = ("seed", "warm_steps", "warm_rate", "copies")
+    name = [encoder_key(encoder), clips_key(train.clips)]
+    name += [f"{trial[key]:g}" for key in keys]
+    path = heads / f"{'-'.join(name)}.safetensors" if heads else None
+    device = encoder.mask_embedding.device
+    encoder = copy.deepcopy(encoder).to(device)
+    if trial["precision"] == "bf16" and device.type == "cpu":
+        # The fused kernel's backward in bf16 takes four times as long there.
+        encoder.model.set_attn_implementation("eager")
+    torch.manual_seed(trial["seed"])
+    head = CTCHead(encoder.hidden_size, len(tokens.symbols))
+    model = CTCModel(encoder, head).to(device)
+    if path is not None and path.is_file():
+        head.load_numpy(load_arrays(path))
+        return model
+    copies = range(trial["copies"] + 1)
+    warm_head(
+        model,
+        [train.features.get(c.id, n) for c in train.clips for n in copies],
+        [target for target in train.targets for _ in copies],
+        partial(ctc_loss, blank_index=0),
+        trial["warm_steps"],
+        trial["warm_rate"],
+        seed=trial["seed"],
+        progress=False,
+    )
+    if path is not None:
+        save_arrays(path, head.to_numpy())
+    return model
+
+
+def _score(
+    brain: TrialBrain,
+    task: Task,
+    clips: Sequence[Clip],
+    tokens: Tokens,
+    features: Features,
+    diverged: bool,
+    texts: bool = False,
+) -> dict[str, object]:
+    """Return the error rate; a diverged model recognises nothing."""
+    references = {clip.id: clip.text for clip in clips}
+    hypotheses = dict.fromkeys(references, "")
+    if not diverged:
+        loader = evaluation_loader(TrialClips(clips, tokens, features))
+        brain.evaluate(loader)
+        pairs = zip(brain.utterance_ids, brain.hypotheses, strict=True)
+        hypotheses.update(pairs)
+    refs, hyps = list(references.values()), list(hypotheses.values())
+    unit = task.settings.unit
+    rate = error_rate(refs, hyps, unit, replicates=10_000 if texts else 0)
+    scored = {name: getattr(rate, name) for name in rate.__dataclass_fields__}
+    if texts:
+        scored.update(references=refs, hypotheses=hyps)
+    return scored
+
+
+def _tail(losses: Sequence[float]) -> float | None:
+    tail = losses[-max(1, len(losses) // 10) :]
+    return round(sum(tail) / len(tail), 4) if tail else None
+
+
+def _removed(method: Method) -> float:
+    """Return the share of the masked weights that is gone."""
+    masks = method.masks().values()
+    total = sum(mask.numel() for mask in masks)
+    kept = sum(int(mask.sum()) for mask in masks)
+    return 1 - kept / total if total else 0.0
+
+
+def _stored_bytes(method: Method) -> int:
+    """Return what a method adds to the head: 1 bit a mask entry, else fp16."""
+    factors = method.describe().get("lora_bytes")
+    if factors is not None:
+        return factors
+    masks = sum(-(-m.numel() // 8) for m in method.masks().values())
+    return masks + 2 * sum(w.numel() for w in method.weights().values())

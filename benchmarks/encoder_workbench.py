@@ -1,0 +1,167 @@
+"""What one process needs to try an encoder, and what it keeps on disk.
+
+Each result is one JSON, named by a hash of all that it depends on and written
+when it is done: what is there is never computed again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from encoder_data import Task, clips_key, load_task
+from encoder_features import Features, FeatureStore, encoder_key
+from encoder_probes import ProbeSizes, run_probe
+from encoder_tuning import complete, run_trial
+
+from s3router.formats.files import read_json, write_json
+from s3router.models.encoder import load_encoder
+from s3router.models.ssl_encoder import SSLEncoder
+
+#: To be raised when results of the same settings change.
+VERSION = 1
+Trial = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where work is done and kept.
+
+    Arguments
+    ---------
+    encoder : str
+        What `load_encoder` takes.
+    data : str
+        The folder of packs.
+    work : str
+        Features, heads and results of trials.
+    device : str
+        As torch names it.
+    limit : int, optional
+        At most so many dev and test clips; for a quick look.
+    """
+
+    encoder: str
+    data: str
+    work: str
+    device: str = "cpu"
+    limit: int | None = None
+
+
+class Workbench:
+    """What trials of one encoder share in one process.
+
+    Arguments
+    ---------
+    place : Place
+        Encoder, data, and where results are kept.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.work = Path(place.work)
+        self.encoder: SSLEncoder = load_encoder(place.encoder).to(place.device)
+        self.key = encoder_key(self.encoder)
+        self.store = FeatureStore(self.encoder, self.work / "features")
+        self._tasks: dict[str, Task] = {}
+
+    def task(self, name: str) -> Task:
+        """Return a task, read once."""
+        if name not in self._tasks:
+            place = self.place
+            task = load_task(name, Path(place.data), place.limit)
+            self._tasks[name] = task
+        return self._tasks[name]
+
+    def features(self, trial: Trial) -> dict[str, Features]:
+        """Return the features of a trial's clips, computed where missing."""
+        task = self.task(trial["task"])
+        drawn = task.draw(trial["minutes"], trial["seed"])
+        sets = {
+            "train": self.store.build(
+                f"{task.name}-train", drawn, trial["copies"], task.train
+            ),
+            "dev": self.store.build(f"{task.name}-dev", task.dev),
+        }
+        if trial["read_test"]:
+            sets["test"] = self.store.build(f"{task.name}-test", task.test)
+        return sets
+
+    def path(self, trial: Trial) -> Path:
+        """Return where the result of a trial is kept."""
+        task = self.task(trial["task"])
+        drawn = task.draw(trial["minutes"], trial["seed"])
+        scored = task.test if trial["read_test"] else []
+        return self._path(
+            f"{trial['task']}-{trial['method']}-{trial['seed']}",
+            [trial, clips_key(drawn, task.dev, scored)],
+        )
+
+    def trial(self, trial: Trial) -> dict[str, object]:
+        """Return the result of a trial, from its file if it is there."""
+        trial = complete(trial, self.place.device)
+        path = self.path(trial)
+        if not path.is_file():
+            result = run_trial(
+                trial,
+                self.encoder,
+                self.task(trial["task"]),
+                self.features(trial),
+                self.work / "heads",
+            )
+            write_json(path, result)
+        return read_json(path)
+
+    def probe(self, name: str, sizes: ProbeSizes) -> dict[str, object]:
+        """Return the result of a probe, from its file if it is there."""
+        data = Path(self.place.data)
+        path = self._path(f"probe-{name}", [asdict(sizes), _packs(data)])
+        if not path.is_file():
+            result = run_probe(name, self.encoder, data, self.store, sizes)
+            write_json(path, result)
+        return read_json(path)
+
+    def _path(self, name: str, parts: list) -> Path:
+        text = json.dumps([VERSION, *parts], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self.work / "trials" / self.key / f"{name}-{digest}.json"
+
+
+def _packs(data: Path) -> list[str]:
+    """Return names and sizes of the packs' tables: what a probe hangs on."""
+    tables = sorted(data.glob("*/*.csv"))
+    return [f"{p.parent.name}/{p.name}:{p.stat().st_size}" for p in tables]
+
+
+@lru_cache(maxsize=1)
+def workbench(place: Place) -> Workbench:
+    """Return this process's workbench; of one encoder at a time."""
+    return Workbench(place)
+
+
+def do(place: Place, kind: str, argument: object) -> dict[str, object]:
+    """Do one job: `features` of a trial, a `trial`, or a `probe`.
+
+    Arguments
+    ---------
+    place : Place
+        Where.
+    kind : str
+        Which of the three.
+    argument : object
+        A trial, or a probe's name and sizes.
+
+    Returns
+    -------
+    dict
+        The result; of features, nothing.
+    """
+    bench = workbench(place)
+    if kind == "probe":
+        return bench.probe(*argument)
+    if kind == "features":
+        bench.features(complete(argument, place.device))
+        return {}
+    return bench.trial(argument)
