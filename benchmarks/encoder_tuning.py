@@ -101,7 +101,8 @@ def run_trial(
     heads : pathlib.Path, optional
         Where warm heads are kept, for the other methods.
     build : callable
-        Makes the method from its name and the trial's settings.
+        Makes the method from its name and the trial's settings, to which
+        `seed` is added where they do not say it.
 
     Returns
     -------
@@ -116,7 +117,8 @@ def run_trial(
     tokens = task.tokens(drawn)
     train = TrialClips(drawn, tokens, features["train"])
     model = _model(encoder, tokens, train, trial, heads)
-    method = build(trial["method"], **trial["settings"])
+    settings = {"seed": trial["seed"], **trial["settings"]}
+    method = build(trial["method"], **settings)
     method.prepare(model.encoder.model)
     brain = make_brain(model, method, trial)
     brain.tokens, brain.unit = tokens, task.settings.unit

@@ -41,8 +41,8 @@ from s3router.brains.pretrain_stages import (
     resolve_precision,
     run_contrastive,
     run_iteration,
-    warm_up,
 )
+from s3router.brains.pretrain_warm_up import warm_up
 from s3router.data.crops import Version
 from s3router.errors import SettingError, exit_on_error
 from s3router.models.encoder_folder import (

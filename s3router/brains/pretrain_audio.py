@@ -179,10 +179,7 @@ class MelCrops(Dataset):
         whole = torch.from_numpy(np.stack(heard))
         bands = log_mel(whole, self.bins, self.grid)
         deviation, mean = torch.std_mean(bands, dim=1, keepdim=True)
-        return (
-            whole,
-            (bands - mean) / (deviation + 0.1),
-        )
+        return whole, (bands - mean) / (deviation + 0.1)
 
     def _crop(self, clip: int, generator: np.random.Generator) -> np.ndarray:
         samples = self.audio[clip]

@@ -109,10 +109,10 @@ def unit_count(number: int, hparams: Mapping) -> int:
     Returns
     -------
     int
-        As asked for; of phones, as many as were found.
+        As asked for; phones among them, as many as were found.
     """
     iteration = hparams["iterations"][number - 1]
-    if iteration["of"] != "phones":
+    if iteration["of"] != "phones" and not iteration.get("keep_phones"):
         return iteration["units"]
     path = Path(hparams["work_folder"]) / f"units_{number}.u16"
     return len(read_json(units_record(path))["names"])
@@ -180,6 +180,55 @@ def make_phone_units(
     write_ragged(path, units(), "uint16")
     statistics = unit_statistics(np.array([counts[name] for name in names]))
     record = {**statistics, "names": names, **(made_with or {})}
+    write_json(units_record(path), record)
+    return Ragged(path, "uint16")
+
+
+def keep_known_phones(
+    found: Path,
+    known: Path,
+    path: Path,
+    made_with: Mapping[str, object] | None = None,
+) -> Ragged:
+    """Let clips whose phones are known keep them; the others have found units.
+
+    Arguments
+    ---------
+    found : pathlib.Path
+        Units of all clips, as of `make_units`.
+    known : pathlib.Path
+        As of `make_phone_units`.
+    path : pathlib.Path
+        Gets uint16 units: the phones, then the found units behind them.
+        `<path>.json` their statistics and `names`.
+    made_with : mapping
+        Settings to note beside the statistics.
+
+    Returns
+    -------
+    Ragged
+        (frames,) per clip.
+    """
+    if units_exist(path):
+        return Ragged(path, "uint16")
+    units, phones = Ragged(found, "uint16"), Ragged(known, "uint16")
+    names = list(read_json(units_record(known))["names"])
+    first = len(names)
+    most = 1 + max(int(units[clip].max()) for clip in range(len(units)))
+    names += [f"unit {number}" for number in range(most)]
+    counts = np.zeros(len(names), dtype=np.int64)
+
+    def rows() -> Iterator[np.ndarray]:
+        for clip in range(len(units)):
+            row = np.asarray(phones[clip])
+            if not (row != UNKNOWN).any():
+                row = (units[clip] + first).astype(np.uint16)
+            told = row[row != UNKNOWN]
+            np.add(counts, np.bincount(told, minlength=len(names)), out=counts)
+            yield row
+
+    write_ragged(path, rows(), "uint16")
+    record = {**unit_statistics(counts), "names": names, **(made_with or {})}
     write_json(units_record(path), record)
     return Ragged(path, "uint16")
 

@@ -29,7 +29,11 @@ from s3router.brains.pretrain_layers import (
     layer_information,
     spoken_phones,
 )
-from s3router.brains.pretrain_phone_units import check_known, make_phone_units
+from s3router.brains.pretrain_phone_units import (
+    check_known,
+    keep_known_phones,
+    make_phone_units,
+)
 from s3router.brains.pretrain_units import (
     LayerFrames,
     MFCCFrames,
@@ -176,19 +180,11 @@ def units_of(
     if iteration["of"] not in SEEDS:
         made_with["phone_directions"] = hparams["phone_directions"]
 
-    def make() -> None:
-        if units_exist(path):
-            return
-        if iteration["of"] == "phones":
-            make_phone_units(
-                pool.wavs,
-                pool.audio.lengths,
-                clean.lengths,
-                pool.grid,
-                path,
-                made_with,
-            )
-            return
+    if iteration.get("keep_phones"):
+        made_with["keep_phones"] = True
+    spoken = [pool.wavs, pool.audio.lengths, clean.lengths, pool.grid]
+
+    def find(target: Path) -> None:
         if iteration["of"] == "mfcc":
             frames = MFCCFrames(pool.audio, pool.speakers, pool.grid)
         else:
@@ -197,12 +193,29 @@ def units_of(
             )
         make_units(
             frames,
-            path,
+            target,
             iteration["units"],
             hparams["unit_fit_frames"],
             hparams["seed"],
             made_with,
         )
+
+    def make() -> None:
+        if units_exist(path):
+            return
+        if iteration["of"] == "phones":
+            make_phone_units(*spoken, path, made_with)
+        elif not iteration.get("keep_phones"):
+            find(path)
+        else:
+            found, known = (
+                path.with_suffix(".found"),
+                path.with_suffix(".known"),
+            )
+            make_phone_units(*spoken, known)
+            if not units_exist(found):
+                find(found)
+            keep_known_phones(found, known, path, made_with)
 
     on_main(make)
     remove = f"{path}* and iteration_{number} beside it, and what came later"

@@ -117,8 +117,11 @@ def _units(number: int, hparams: Mapping) -> dict:
     units = read_json(statistics)
     count = unit_count(number, hparams)
     of = _SEEDS.get(layer, f"layer {layer}")
+    name = f"{count} units of {of}"
+    if iteration.get("keep_phones"):
+        name = f"known phones, elsewhere {iteration['units']} units of {of}"
     return {
-        "name": f"{count} units of {of}",
+        "name": name,
         "units": units,
         "layers": layers,
     }

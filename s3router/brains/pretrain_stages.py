@@ -1,4 +1,4 @@
-"""The trained stages of pre-training; the recipe calls them.
+"""The trained stages behind the warm-up; the recipe calls them.
 
 Each has checkpoints of its own and goes on from them, so that a killed run is
 simply started again.
@@ -18,12 +18,7 @@ from transformers import PreTrainedModel
 from s3router.brains.checkpoints import WholeCheckpointer
 from s3router.brains.learning_curve import LearningCurve
 from s3router.brains.main_process import process_number
-from s3router.brains.pretrain import (
-    MelBrain,
-    PretrainBrain,
-    UnitBrain,
-)
-from s3router.brains.pretrain_audio import MelCrops
+from s3router.brains.pretrain import PretrainBrain, UnitBrain
 from s3router.brains.pretrain_contrastive import ContrastiveBrain
 from s3router.brains.pretrain_phone_units import (
     clips_with_targets,
@@ -41,9 +36,8 @@ from s3router.data.ragged import Ragged
 from s3router.data.shares import Share
 from s3router.models.contrastive import ContrastivePredictor
 from s3router.models.encoder_folder import save_encoder
-from s3router.models.filterbank import SHORTEST_KERNEL, start_as_filterbank
 from s3router.models.frame_grid import FrameGrid
-from s3router.models.pretrain_head import MelRegressor, UnitPredictor
+from s3router.models.pretrain_head import UnitPredictor
 
 VALID_BATCHES = 8
 
@@ -149,57 +143,7 @@ def machine(device: str) -> str:
     return device.split(":")[0]
 
 
-def warm_up(
-    encoder: PreTrainedModel, pool: Pool, hparams: Mapping, run_opts: Mapping
-) -> None:
-    """Teach the front end log mel bands, then freeze it.
-
-    Its first convolution starts as a bank of band-pass filters, if it sees
-    `SHORTEST_KERNEL` samples or more; else it starts at random.
-
-    Arguments
-    ---------
-    encoder : transformers.PreTrainedModel
-        Its front end and projection train.
-    pool : Pool
-        Audio.
-    hparams, run_opts : mapping
-        Of the recipe.
-    """
-    first = encoder.feature_extractor.conv_layers[0].conv
-    if first.kernel_size[0] >= SHORTEST_KERNEL:
-        start_as_filterbank(first)
-    brain = stage_brain(
-        MelBrain,
-        "warmup",
-        MelRegressor(encoder, hparams["mel_bins"]),
-        {"epochs": hparams["warmup_epochs"], "lr": hparams["warmup_lr"]},
-        hparams,
-        # Convolutions this narrow gain nothing from half precision.
-        {**run_opts, "precision": "fp32"},
-    )
-    seed = hparams["seed"]
-    sets = [
-        MelCrops(
-            pool.audio,
-            drawn,
-            batches,
-            pool.grid,
-            clips=hparams["warmup_clips"],
-            seconds=hparams["warmup_seconds"],
-            bins=hparams["mel_bins"],
-            seed=own_seed,
-        )
-        for drawn, batches, own_seed in (
-            (pool.train, _all_batches(hparams["warmup_steps"]), seed),
-            (pool.valid, VALID_BATCHES, seed + 1),
-        )
-    ]
-    fit_stage(brain, *sets, hparams["num_workers"])
-    encoder.feature_extractor.requires_grad_(False)
-
-
-def _all_batches(steps: int) -> int:
+def all_batches(steps: int) -> int:
     """Return the batches of so many steps of all processes."""
     return steps * process_number()[1]
 
@@ -330,7 +274,7 @@ def _both(pool: Pool, number: int, hparams: Mapping) -> list[tuple]:
         "span_share": hparams["span_share"],
         "span_frames": max(1, round(hparams["span_seconds"] * rate)),
     }
-    steps = _all_batches(hparams["epoch_steps"])
+    steps = all_batches(hparams["epoch_steps"])
     seed = hparams["seed"]
     return [
         (pool.train, steps, seed + number, crops),

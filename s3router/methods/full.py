@@ -57,6 +57,13 @@ class FullTuning(Method):
                 f"the checkpoint's tuned weights are not this encoder's: "
                 f"{odd[0]} is in only one of them ({len(odd)} such names)"
             )
+        for name, parameter in self._tuned.items():
+            if state[name].shape != parameter.shape:
+                raise MismatchError(
+                    f"the checkpoint's {name} is {tuple(state[name].shape)}, "
+                    f"this encoder's {tuple(parameter.shape)}: it is of "
+                    "another encoder; choose another --output_folder"
+                )
         with torch.no_grad():
             for name, parameter in self._tuned.items():
                 parameter.copy_(state[name])

@@ -248,7 +248,7 @@ def test_a_study_can_bring_settings_and_methods(model, task, features):
         model,
         task,
         features,
-        build=lambda name: Other(),
+        build=lambda name, seed: Other(),
     )
     assert result["method"] == {"method": "other"}
     assert result["stored_bytes"] == 0

@@ -13,6 +13,7 @@ from s3router.brains.pretrain import UnitBrain
 from s3router.brains.pretrain_phone_units import (
     check_known,
     clips_with_targets,
+    keep_known_phones,
     make_phone_units,
     phones_beside,
     unit_count,
@@ -68,6 +69,24 @@ def test_targets_are_the_phones_at_the_middles_of_frames(made):
         -(shares * np.log(shares)).sum()
     )
     assert clips_with_targets(units).tolist() == [True, False, True]
+
+
+def test_known_phones_are_kept_and_others_have_found_units(made, tmp_path):
+    known, phones = made
+    found = tmp_path / "found"
+    write_ragged(found, [np.arange(n) % 3 for n in phones.lengths], "uint16")
+    path = tmp_path / "both"
+    both = keep_known_phones(found, known, path, {"of": 3})
+    assert both[0].tolist() == phones[0].tolist()
+    assert both[2].tolist() == phones[2].tolist()
+    assert both[1].tolist() == [3, 4, 5, 3, 4, 5, 3]
+    record = read_json(tmp_path / "both.json")
+    assert record["names"] == ["", "a", "t", "unit 0", "unit 1", "unit 2"]
+    assert record["of"] == 3
+    told = [u for clip in both for u in clip.tolist() if u != UNKNOWN]
+    shares = np.unique(told, return_counts=True)[1] / len(told)
+    entropy = -(shares * np.log(shares)).sum()
+    assert record["unigram_entropy"] == pytest.approx(entropy)
 
 
 def test_what_is_there_is_not_made_again(made):

@@ -17,8 +17,8 @@ from s3router.brains.pretrain_stages import (
     run_contrastive,
     run_iteration,
     stage_brain,
-    warm_up,
 )
+from s3router.brains.pretrain_warm_up import warm_up
 from s3router.errors import MismatchError, SettingError
 from s3router.formats.files import read_json
 from s3router.models.filterbank import SHORTEST_KERNEL, gabor_filters
@@ -287,7 +287,7 @@ def test_a_front_end_starts_as_a_bank_where_its_kernel_is_long(
     hparams.update(warmup_seconds=0.5, mel_bins=20)
     fitted = []
     monkeypatch.setattr(
-        "s3router.brains.pretrain_stages.fit_stage",
+        "s3router.brains.pretrain_warm_up.fit_stage",
         lambda brain, *args: fitted.append(first.weight.detach().clone()),
     )
     grid = FrameGrid.of(encoder.config)

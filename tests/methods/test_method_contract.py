@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from s3router.errors import SettingError
+from s3router.errors import MismatchError, SettingError
 from s3router.formats.subnetwork import Subnetwork
 from s3router.masks.router import apply_masks
 from s3router.methods.registry import METHODS, build_method
@@ -105,6 +105,15 @@ def test_checkpoint_restores_the_output_bit_for_bit(name):
     state = {k: v.clone() for k, v in method.state_dict().items()}
     other.load_state_dict(state)
     assert torch.equal(output(encoder), output(other_encoder))
+
+
+def test_checkpoint_of_another_shape_is_refused(name):
+    encoder, method = prepared(name)
+    state = {k: v[..., :-1].clone() for k, v in method.state_dict().items()}
+    if not state:
+        pytest.skip("nothing is saved")
+    with pytest.raises(MismatchError):
+        method.load_state_dict(state)
 
 
 def test_checkpoint_continues_as_if_never_stopped(name):
