@@ -117,6 +117,11 @@ def check_iterations(hparams: Mapping) -> None:
                 f"iteration {number} needs 2 or more units and 1 or more "
                 f"epochs: {dict(iteration)}"
             )
+        if iteration.get("keep_phones") and of in SEEDS:
+            raise SettingError(
+                f"iteration {number}: keep_phones goes with units of a layer "
+                f"or auto, not with of: {of}"
+            )
         if units > MOST_UNITS:
             raise SettingError(
                 f"iteration {number}: {units} units are too "

@@ -3,7 +3,7 @@
 Every function leaves files behind and skips what is there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +185,8 @@ def units_of(
     spoken = [pool.wavs, pool.audio.lengths, clean.lengths, pool.grid]
 
     def find(target: Path) -> None:
+        if units_exist(target):
+            return
         if iteration["of"] == "mfcc":
             frames = MFCCFrames(pool.audio, pool.speakers, pool.grid)
         else:
@@ -200,24 +202,7 @@ def units_of(
             made_with,
         )
 
-    def make() -> None:
-        if units_exist(path):
-            return
-        if iteration["of"] == "phones":
-            make_phone_units(*spoken, path, made_with)
-        elif not iteration.get("keep_phones"):
-            find(path)
-        else:
-            found, known = (
-                path.with_suffix(".found"),
-                path.with_suffix(".known"),
-            )
-            make_phone_units(*spoken, known)
-            if not units_exist(found):
-                find(found)
-            keep_known_phones(found, known, path, made_with)
-
-    on_main(make)
+    on_main(_make, path, iteration, spoken, find, made_with)
     remove = f"{path}* and iteration_{number} beside it, and what came later"
     check_record(units_record(path), made_with, remove)
     units = Ragged(path, "uint16")
@@ -225,6 +210,27 @@ def units_of(
     expected = pool.frames() if of_audio else clean.lengths
     check_frames(path, units.lengths, expected, remove)
     return units
+
+
+def _make(
+    path: Path,
+    iteration: Mapping,
+    spoken: list,
+    find: Callable[[Path], None],
+    made_with: Mapping,
+) -> None:
+    """Write units that are not there yet: phones, found ones, or both."""
+    if units_exist(path):
+        return
+    if iteration["of"] == "phones":
+        make_phone_units(*spoken, path, made_with)
+    elif not iteration.get("keep_phones"):
+        find(path)
+    else:
+        found, known = path.with_suffix(".found"), path.with_suffix(".known")
+        make_phone_units(*spoken, known)
+        find(found)
+        keep_known_phones(found, known, path, made_with)
 
 
 def _layer_frames(

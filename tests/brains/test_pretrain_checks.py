@@ -52,6 +52,10 @@ def test_settings_that_can_run_pass(tmp_path):
             {"iterations": [MFCC, AUTO], "known_sentences": 1},
             "known_sentences must be 2 or more",
         ),
+        (
+            {"iterations": [{**MFCC, "keep_phones": True}]},
+            "keep_phones goes with units of a layer",
+        ),
     ],
 )
 def test_settings_that_cannot_run_are_refused(tmp_path, changes, line):
