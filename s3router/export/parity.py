@@ -27,7 +27,7 @@ from s3router.runtime.recognizer import Recognizer
 TOLERANCE = 1e-4
 #: Rounding grows with the numbers: above this largest logit, so does the
 #: tolerance, in proportion (fp32 has 7 digits for both).
-USUAL_LOGIT = 5.0
+USUAL_LOGIT = 15.0
 
 # Clips in a padded batch.
 _BATCH = 8
