@@ -22,9 +22,11 @@ from encoder_probes import PROBES, ProbeSizes
 from encoder_report import print_report, write_report
 from encoder_workbench import Place, workbench
 
+from s3router.brains.pretrain_snapshots import hours_heard
 from s3router.errors import SettingError, exit_on_error, one_of
 from s3router.evaluation.results import shorten_paths
 from s3router.models.frame_grid import FrameGrid
+from s3router.models.sources import locate
 
 #: Peak learning rates that dev chooses from. Of what the method trains; the
 #: head beside it has --head-rate.
@@ -164,6 +166,7 @@ def _about(place: Place) -> dict[str, object]:
         "layers": encoder.num_layers,
         "width": encoder.hidden_size,
         "frame_milliseconds": 1000 / grid.frames_per_second,
+        "hours_seen": hours_heard(locate(place.encoder)),
         "fingerprint": encoder.fingerprint(),
         "key": bench.key,
     }

@@ -1,12 +1,16 @@
-"""The plot of one encoder's tuning results."""
+"""Plots of tuning results: one encoder's; what all plots share."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 from encoder_data import TASKS
+from matplotlib.figure import Figure
 
 from s3router.formats.files import atomic_file
+
+# No window is ever opened.
+matplotlib.use("Agg")
 
 _COLOURS = {
     "head_only": "#888888",
@@ -14,6 +18,11 @@ _COLOURS = {
     "full": "#2b6cb0",
     "mask_tuning": "#b02b4e",
 }
+
+
+def colour(method: str) -> str | None:
+    """Return a method's colour, the same in all plots; None: whichever."""
+    return _COLOURS.get(method)
 
 
 def labels(minutes: float | None) -> str:
@@ -33,7 +42,6 @@ def plot(path: Path, name: str, rows: Sequence[Mapping]) -> None:
     rows : sequence of mapping
         Of `tuning_row`.
     """
-    matplotlib.use("Agg")
     from matplotlib import pyplot
 
     groups = list(dict.fromkeys((r["task"], r["minutes"]) for r in rows))
@@ -54,7 +62,7 @@ def plot(path: Path, name: str, rows: Sequence[Mapping]) -> None:
             ],
             fmt="o",
             capsize=3,
-            color=_COLOURS.get(method),
+            color=colour(method),
             label=method,
         )
     axes.set_xticks(
@@ -65,6 +73,13 @@ def plot(path: Path, name: str, rows: Sequence[Mapping]) -> None:
     axes.set_ylim(bottom=0)
     axes.set_title(f"{name}: mean over seeds, 95% interval")
     axes.legend()
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and close it."""
+    from matplotlib import pyplot
+
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     pyplot.close(figure)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModel
 
+from s3router.brains.pretrain_snapshots import write_record
 from s3router.errors import exit_on_error
 from s3router.formats.files import atomic_folder
 from s3router.models.sources import locate
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> None:
         model.save_pretrained(folder)
         name = "preprocessor_config.json"
         shutil.copy(source / name, Path(folder) / name)
+        write_record(folder, hours=0.0)
     print(f"untrained encoder: {options.output}")
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from s3router.brains.pretrain_human_phones import phones_record
 from s3router.brains.pretrain_records import stage_records, training_section
-from s3router.brains.pretrain_snapshots import snapshots
+from s3router.brains.pretrain_snapshots import CURVES, snapshots
 from s3router.formats.files import atomic_file, read_json, write_json
 from s3router.models.frame_grid import RATE, FrameGrid
 
@@ -72,7 +72,7 @@ def write_card(encoder: PreTrainedModel, hparams: Mapping) -> None:
             _UNFIT.format(hours=hours),
         ]
     )
-    write_json(folder / "curves.json", _curves(hparams))
+    write_json(folder / CURVES, _curves(hparams))
     with atomic_file(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -14,6 +14,10 @@ from transformers import PreTrainedModel
 from s3router.formats.files import atomic_folder, read_json, write_json
 from s3router.models.encoder_folder import save_encoder
 
+#: Beside the weights of a snapshot, and of an untrained encoder.
+RECORD = "snapshot.json"
+#: Beside the weights of a finished run.
+CURVES = "curves.json"
 #: What `atomic_file` and `atomic_folder` leave if they are killed.
 _LEFT_OVER = re.compile(r"\.(tmp|old)-[0-9a-f]{12}-.+")
 
@@ -88,8 +92,47 @@ def save_snapshots(
         if hours >= wanted and not folder.is_dir():
             with atomic_folder(folder) as temporary:
                 save_encoder(encoder, temporary)
-                record = {"format_version": 1, "hours_seen": hours}
-                write_json(Path(temporary) / "snapshot.json", record)
+                write_record(temporary, hours)
+
+
+def write_record(folder: str | Path, hours: float) -> None:
+    """Note beside an encoder's weights how much audio it has heard.
+
+    Arguments
+    ---------
+    folder : str or path
+        Of the encoder.
+    hours : float
+        Of audio, repetitions counted; 0.0 for an untrained one.
+    """
+    record = {"format_version": 1, "hours_seen": hours}
+    write_json(Path(folder) / RECORD, record)
+
+
+def hours_heard(folder: str | Path) -> float | None:
+    """Return how much audio an encoder has heard in pre-training.
+
+    Arguments
+    ---------
+    folder : str or path
+        Of an encoder: a snapshot, a finished run's, an untrained one, or any.
+
+    Returns
+    -------
+    float or None
+        Hours, repetitions counted, the warm-up left out; None where neither
+        a snapshot's record nor the learning curves lie beside the weights.
+    """
+    if (record := Path(folder, RECORD)).is_file():
+        return float(read_json(record)["hours_seen"])
+    if not (curves := Path(folder, CURVES)).is_file():
+        return None
+    return sum(
+        entry.get("train_hours", 0.0)
+        for stage, curve in read_json(curves).items()
+        if stage != "warmup"
+        for entry in curve.get("entries", [])
+    )
 
 
 def snapshots(output_folder: str | Path) -> list[tuple[str, float]]:
@@ -105,7 +148,7 @@ def snapshots(output_folder: str | Path) -> list[tuple[str, float]]:
     list of tuple
         Folder's name, and the hours in its record.
     """
-    records = Path(output_folder, "snapshots").glob("*/snapshot.json")
+    records = Path(output_folder, "snapshots").glob(f"*/{RECORD}")
     found = [
         (path.parent.name, float(read_json(path)["hours_seen"]))
         for path in records

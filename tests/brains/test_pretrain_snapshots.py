@@ -8,6 +8,7 @@ from pretrain_toys import settings, small_encoder
 from transformers import HubertModel
 
 from s3router.brains.pretrain_snapshots import (
+    hours_heard,
     hours_seen,
     remove_leftovers,
     save_snapshots,
@@ -15,6 +16,7 @@ from s3router.brains.pretrain_snapshots import (
     stage_names,
 )
 from s3router.formats.files import read_json, write_json
+from s3router.models.sources import locate
 
 
 def curve(folder, name, *hours):
@@ -63,6 +65,21 @@ def test_a_snapshot_is_taken_once_and_never_changed(tmp_path):
     )
     record = read_json(tmp_path / "snapshots" / "8h" / "snapshot.json")
     assert record == {"format_version": 1, "hours_seen": 9.0}
+    assert hours_heard(tmp_path / "snapshots" / "8h") == 9.0
+
+
+def test_what_an_encoder_has_heard_lies_beside_its_weights(tmp_path):
+    assert hours_heard(tmp_path) is None
+    entries = [{"epoch": 1, "train_hours": 1.5}, {"epoch": 2}]
+    curves = {
+        "warmup": {"entries": [{"train_hours": 100.0}]},
+        "iteration_1": {"entries": entries},
+        "layers_2": {"chosen": 3},
+        "iteration_2": {"entries": [{"train_hours": 0.25}]},
+    }
+    write_json(tmp_path / "curves.json", curves)
+    assert hours_heard(tmp_path) == 1.75
+    assert hours_heard(locate("tiny")) > 50  # the shipped one keeps its own
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path):

@@ -1,0 +1,104 @@
+"""The study: results of several encoders over what they have heard."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from s3router.evaluation.results import read_result, write_result
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "benchmarks" / "encoder_study.py"
+
+
+def benchmark(folder: Path, name: str, hours: float | None, rate: float):
+    """Write what `encoder.py` writes, of one task and two methods."""
+    rows = [
+        {
+            "task": "zh_dsp20",
+            "minutes": 2.0,
+            "measure": "CER",
+            "method": method,
+            "test": {
+                "rate": value,
+                "low": value - 0.02,
+                "high": value + 0.02,
+                "errors": 1,
+                "total": 2,
+                "utterances": 1,
+                "unit": "char",
+            },
+        }
+        for method, value in (("mask_tuning", rate), ("full", rate - 0.1))
+    ]
+    return write_result(
+        folder / f"encoder_{name}.json",
+        config={},
+        seed=0,
+        metrics={"tuning": rows},
+        extra={
+            "benchmark": "encoder",
+            "encoder": {
+                "name": name,
+                "parameters": 8_500_000,
+                "hours_seen": hours,
+            },
+        },
+    )
+
+
+def study(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_rows_lie_in_the_order_of_what_was_heard(tmp_path):
+    paths = [
+        benchmark(tmp_path, "end", 76.0, 0.4),
+        benchmark(tmp_path, "none", 0.0, 0.9),
+        benchmark(tmp_path, "early", 8.0, 0.6),
+    ]
+    output = tmp_path / "study.json"
+    for _ in range(2):  # its own file among the arguments does no harm
+        done = study(*paths, *tmp_path.glob("study.json"), "--output", output)
+        assert done.returncode == 0, done.stderr
+    rows = read_result(output)["metrics"]["rows"]
+    assert [
+        (row["method"], row["hours"], row["name"], row["test"]["rate"])
+        for row in rows
+    ] == [
+        ("full", 0.0, "none", pytest.approx(0.8)),
+        ("full", 8.0, "early", pytest.approx(0.5)),
+        ("full", 76.0, "end", pytest.approx(0.3)),
+        ("mask_tuning", 0.0, "none", 0.9),
+        ("mask_tuning", 8.0, "early", 0.6),
+        ("mask_tuning", 76.0, "end", 0.4),
+    ]
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "8.5 M" in done.stdout and "60.0 [58.0, 62.0]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("made", "line"),
+    [
+        ("unknown", "tells how much audio it has heard"),
+        ("other", "no result of benchmarks/encoder.py"),
+        ("missing", "encoder_missing.json"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused_in_one_line(tmp_path, made, line):
+    path = tmp_path / f"encoder_{made}.json"
+    if made == "unknown":
+        benchmark(tmp_path, made, None, 0.5)
+    elif made == "other":
+        write_result(path, config={}, seed=0, metrics={})
+    done = study(path, "--output", tmp_path / "study.json")
+    assert done.returncode == 2 and line in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "study.json").exists()
