@@ -153,6 +153,34 @@ def initial_scores(
     return scores.to(saliency.device)
 
 
+def positive_where_kept(scores: Tensor, sparsity: float) -> Tensor:
+    """Return scores whose sign says what the rule `top` would keep.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        float32, any shape, as `initial_scores` returned them.
+    sparsity : float
+        Share that is removed at the start.
+
+    Returns
+    -------
+    torch.Tensor
+        float32: |score| less the largest removed one, so above 0 where kept.
+        Of equal scores at that border all are removed.
+
+    Example
+    -------
+    >>> positive_where_kept(torch.tensor([[0.5, -4.0, 1.0, 2.0]]), 0.5)
+    tensor([[-0.5000,  3.0000,  0.0000,  1.0000]])
+    """
+    magnitude = scores.abs()
+    removed = removed_count(sparsity, scores.numel())
+    if not removed:
+        return magnitude
+    return magnitude - magnitude.flatten().kthvalue(removed).values
+
+
 def _drawn(
     init: str,
     shape: torch.Size,

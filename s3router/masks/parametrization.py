@@ -30,6 +30,8 @@ class MaskedWeight(nn.Module):
         `identity` or `sigmoid`, see `s3router.masks.straight_through`.
     layout : str
         `entries`, `rows` or `columns`.
+    rule : str
+        What selects the mask: `top` or `positive`.
 
     Example
     -------
@@ -45,8 +47,10 @@ class MaskedWeight(nn.Module):
         shape: tuple[int, int],
         surrogate: str = "identity",
         layout: str = "entries",
+        rule: str = "top",
     ):
         super().__init__()
+        self.rule = rule
         self.surrogate = surrogate
         self.layout = layout
         #: Whether the weight is passed on whole, because what comes out of
@@ -71,7 +75,13 @@ class MaskedWeight(nn.Module):
         if not torch.compiler.is_compiling() and _keeps_product(weight):
             ready = self._product(weight)
         return masked_weight(
-            weight, self.scores, self.mask, self.surrogate, self.layout, ready
+            weight,
+            self.scores,
+            self.mask,
+            self.surrogate,
+            self.layout,
+            ready,
+            self.rule,
         )
 
     @torch.no_grad()

@@ -15,7 +15,13 @@ from s3router.masks.parametrization import (
     written_outside_torch,
 )
 from s3router.masks.rules import Pattern, removed_count
-from s3router.masks.select import Pool, Workspace, select, select_n_of_m
+from s3router.masks.select import (
+    Pool,
+    Workspace,
+    select,
+    select_n_of_m,
+    select_positive,
+)
 from s3router.masks.select_numpy import Selected
 from s3router.masks.units import Share, Unit
 
@@ -28,6 +34,7 @@ def refresh_masks(
     scope: str,
     pattern: Pattern,
     workspace: Workspace,
+    rule: str = "top",
 ) -> dict[str, Selected]:
     """Select, and write the masks in place.
 
@@ -47,6 +54,8 @@ def refresh_masks(
         Where zeros may be.
     workspace : Workspace
         Memory to reuse.
+    rule : str
+        `top`, or `positive`, which has no use for `shares`.
 
     Returns
     -------
@@ -68,7 +77,9 @@ def refresh_masks(
         for unit in units
     }
     pools = _pools(units, shares, scores, keeps, scope, grouped)
-    if pattern.kind == "n:m":
+    if rule == "positive":
+        selected = select_positive(pools)
+    elif pattern.kind == "n:m":
         selected = select_n_of_m(pools, pattern, workspace)
     else:
         selected = select(pools, workspace)

@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from s3router.errors import SettingError, one_of
 from s3router.masks.apply import apply_masks
 from s3router.masks.exchange import as_tensor, check_like
-from s3router.masks.init import check_init, initial_scores
+from s3router.masks.init import (
+    check_init,
+    initial_scores,
+    positive_where_kept,
+)
 from s3router.masks.parametrization import (
     MaskedWeight,
     attach,
@@ -26,7 +30,7 @@ from s3router.masks.parametrization import (
     detach,
 )
 from s3router.masks.refresh import follow_columns, refresh_masks
-from s3router.masks.rules import Pattern
+from s3router.masks.rules import RULES, Pattern, check_rule
 from s3router.masks.select import Workspace
 from s3router.masks.straight_through import SURROGATES
 from s3router.masks.targets import resolve_targets
@@ -77,6 +81,11 @@ class Router:
     seed : int
         Of the starting scores, which also depend on the layer's name, but
         not on the device or on which other layers are targets.
+    rule : str
+        `top`: the largest |scores| stay, an exact share. `positive`: what is
+        above 0 stays; it starts from the same masks (`sparsity` 0: from all
+        weights), and how much is removed is then up to training. Only with
+        the unstructured pattern and scope `layer`.
 
     Raises
     ------
@@ -107,7 +116,9 @@ class Router:
         surrogate: str = "identity",
         refresh_every: int = 1,
         seed: int = 0,
+        rule: str = "top",
     ):
+        self._rule = one_of(rule, RULES, "rule")
         self._scope = one_of(scope, ("layer", "global"), "scope")
         self._pattern = Pattern.parse(pattern)
         self._surrogate = one_of(surrogate, SURROGATES, "surrogate")
@@ -120,6 +131,7 @@ class Router:
         for name, linear in self._linears.items():
             check_plain(linear, name)
         check_pattern(self._pattern, self._scope, self._linears)
+        check_rule(rule, self._pattern, scope)
         self._shares = shares(sparsity, self._units, self._pattern)
         self._workspace = Workspace()
         self._frozen = False
@@ -138,6 +150,8 @@ class Router:
                 share,
                 init_scale,
             )
+            if rule == "positive":
+                scores = positive_where_kept(scores, share)
             self._attach(unit, nn.Parameter(scores))
         self._removed: dict[str, int] = {}
         self._select()
@@ -237,7 +251,16 @@ class Router:
         ---------
         sparsity : float or mapping
             As for the constructor.
+
+        Raises
+        ------
+        SettingError
+            Under the rule `positive`, which has no share to change.
         """
+        if self._rule == "positive":
+            raise SettingError(
+                "rule positive: the scores alone decide what is removed"
+            )
         self._shares = shares(sparsity, self._units, self._pattern)
 
     # -- exchange ---------------------------------------------------------
@@ -319,7 +342,9 @@ class Router:
         for name, layout in unit.members.items():
             linear = self._linears[name]
             shape = (linear.out_features, linear.in_features)
-            mask = MaskedWeight(scores, shape, self._surrogate, layout)
+            mask = MaskedWeight(
+                scores, shape, self._surrogate, layout, self._rule
+            )
             attach(linear, name, mask)
             self._masks[name] = mask
 
@@ -349,6 +374,7 @@ class Router:
             self._scope,
             self._pattern,
             self._workspace,
+            self._rule,
         )
         self._removed = {name: selected[name].removed for name in self._masks}
         return sum(one.flipped for one in selected.values())

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from s3router.errors import SettingError
 
 LARGEST_GROUP = 64
+#: How scores become a mask, see `s3router.masks.select`.
+RULES = ("top", "positive")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,27 @@ class Pattern:
                 f"0 < n < m <= {LARGEST_GROUP}"
             )
         return cls("n:m", n, m)
+
+
+def check_rule(rule: str, pattern: Pattern, scope: str) -> None:
+    """Raise SettingError where a rule does not go with the other settings.
+
+    Arguments
+    ---------
+    rule : str
+        Of `RULES`.
+    pattern : Pattern
+        Where zeros may be.
+    scope : str
+        `layer` or `global`.
+    """
+    if rule == "positive" and (
+        pattern.kind != "unstructured" or scope != "layer"
+    ):
+        raise SettingError(
+            "rule positive: every score decides for its own weight; it needs "
+            "pattern unstructured and scope layer"
+        )
 
 
 def removed_count(sparsity: float, total: int) -> int:

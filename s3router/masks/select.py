@@ -4,7 +4,8 @@ An exact number of entries, `round(sparsity * n)`, is removed: those with the
 smallest |score|, and among equal ones the first in memory order (and of the
 first matrix, where several are ranked together). Scores on the CPU go through
 numpy (`select_numpy`), others through torch (`select_torch`); both give the
-same mask to the last tie, so a run can move between devices.
+same mask to the last tie, so a run can move between devices. The rule
+`positive` ranks nothing: it keeps what is above 0, however much that is.
 """
 
 from collections.abc import Callable, Sequence
@@ -143,6 +144,41 @@ def select_n_of_m(
         ]
         for pool in pools
     ]
+
+
+def select_positive(pools: Sequence[Pool]) -> list[list[Selected]]:
+    """Keep the entries with positive scores; no share is asked for.
+
+    Arguments
+    ---------
+    pools : sequence of Pool
+        Their `removed` is not used.
+
+    Returns
+    -------
+    list of list of Selected
+        For each pool and each of its masks: entries flipped, and removed.
+
+    Raises
+    ------
+    VerificationError
+        If a score is NaN.
+
+    Example
+    -------
+    >>> scores = torch.tensor([[3.0, -1.0], [0.0, 2.0]])
+    >>> mask = torch.ones(2, 2, dtype=torch.bool)
+    >>> select_positive([Pool(["w"], [scores], [mask], 0)])
+    [[Selected(flipped=2, removed=2)]]
+    """
+    done = []
+    for pool in pools:
+        scores = [score.detach() for score in pool.scores]
+        try:
+            done.append(select_torch.keep_positive(scores, pool.masks))
+        except VerificationError as error:
+            raise VerificationError(f"{pool.names[0]}: {error}") from error
+    return done
 
 
 def _flat(tensor: Tensor) -> np.ndarray:

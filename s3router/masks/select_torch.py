@@ -142,6 +142,38 @@ def keep_n_of_m(scores: Tensor, mask: Tensor, n: int, m: int) -> Selected:
     return _fetch([_exchange(mask, (better < n).t().reshape(-1))])[0]
 
 
+def keep_positive(
+    scores: Sequence[Tensor], masks: Sequence[Tensor]
+) -> list[Selected]:
+    """Keep the entries whose score is above 0.
+
+    Arguments
+    ---------
+    scores : sequence of torch.Tensor
+        float32, on one device.
+    masks : sequence of torch.Tensor
+        bool, of the same sizes; overwritten.
+
+    Returns
+    -------
+    list of Selected
+        For each mask.
+
+    Raises
+    ------
+    VerificationError
+        If a score is NaN.
+    """
+    for each in scores:
+        _refuse_nan(each)
+    return _fetch(
+        [
+            _exchange(mask, (each > 0).view(-1))
+            for each, mask in zip(scores, masks, strict=True)
+        ]
+    )
+
+
 def _keep_rows(magnitude: Tensor, removed: int) -> Tensor:
     """Return the mask of each row of (rows, entries) magnitudes, bool."""
     rows, size = magnitude.shape

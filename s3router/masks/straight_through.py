@@ -8,7 +8,8 @@ the rule of S3-Router (section 3; its code differentiates |score| and treats
 the selection as the identity). A score that stands for a group of rows or
 columns gets the sum over them. With the sigmoid surrogate the selection counts
 as sigmoid(|score|) in the backward pass, so the gradient is multiplied by its
-slope. Must not know where masks come from.
+slope. Where the rule asks for positive scores, and not for large ones, the sign
+is left out and |score| is the score. Must not know where masks come from.
 """
 
 from typing import Any
@@ -48,6 +49,7 @@ class _Masked(Function):
         ready: Tensor | None,
         surrogate: str,
         layout: str,
+        rule: str,
     ) -> Tensor:
         return product(weight, mask) if ready is None else ready
 
@@ -55,7 +57,8 @@ class _Masked(Function):
     def setup_context(
         ctx: Any, inputs: tuple[Any, ...], output: Tensor
     ) -> None:
-        weight, scores, mask, _, ctx.surrogate, ctx.layout = inputs
+        weight, scores, mask, _, *names = inputs
+        ctx.surrogate, ctx.layout, ctx.rule = names
         kept = mask if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(weight, scores, kept)
 
@@ -70,11 +73,13 @@ class _Masked(Function):
             of_scores = _sum(
                 gradient.to(scores.dtype) * weight, ctx.layout, scores
             )
-            _multiply_by_sign(of_scores, scores)
+            if ctx.rule == "top":
+                _multiply_by_sign(of_scores, scores)
             if ctx.surrogate == "sigmoid":
-                gate = torch.sigmoid(scores.abs())
+                # The slope is the same at s and at |s|.
+                gate = torch.sigmoid(scores)
                 of_scores.mul_(gate * (1 - gate))
-        return of_weight, of_scores, None, None, None, None
+        return of_weight, of_scores, None, None, None, None, None
 
 
 def _sum(values: Tensor, layout: str, scores: Tensor) -> Tensor:
@@ -108,6 +113,7 @@ def masked_weight(
     surrogate: str = "identity",
     layout: str = "entries",
     ready: Tensor | None = None,
+    rule: str = "top",
 ) -> Tensor:
     """Return weight x mask; gradients reach the scores straight through.
 
@@ -127,6 +133,8 @@ def masked_weight(
         `entries`, `rows` or `columns`.
     ready : torch.Tensor or None
         weight x mask, if the caller has it; returned without a copy.
+    rule : str
+        What selected the mask: `top` or `positive`.
 
     Returns
     -------
@@ -142,4 +150,4 @@ def masked_weight(
     >>> masked.tolist(), scores.grad.tolist()
     ([[0.0, 3.0]], [[-2.0, 3.0]])
     """
-    return _Masked.apply(weight, scores, mask, ready, surrogate, layout)
+    return _Masked.apply(weight, scores, mask, ready, surrogate, layout, rule)

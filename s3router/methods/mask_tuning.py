@@ -39,6 +39,11 @@ class MaskTuning(Method):
         Optimizer steps between two selections.
     seed : int
         Seed of random score initialisations.
+    rule : str
+        `top`: the share asked for is removed. `positive`: what has a score
+        above 0 stays, starting from `sparsity`; how sparse the result is, is
+        found out (a threshold instead of a rank, as in Piggyback, Mallya et
+        al., ECCV 2018, section 3).
     """
 
     name = "mask_tuning"
@@ -54,6 +59,7 @@ class MaskTuning(Method):
         surrogate: str = "identity",
         refresh_every: int = 1,
         seed: int = 0,
+        rule: str = "top",
     ):
         self._settings = {
             "targets": targets,
@@ -65,6 +71,7 @@ class MaskTuning(Method):
             "surrogate": surrogate,
             "refresh_every": refresh_every,
             "seed": seed,
+            "rule": rule,
         }
         self._router: Router | None = None
 
@@ -93,7 +100,7 @@ class MaskTuning(Method):
         return self.router.masks()
 
     def describe(self) -> dict:
-        """Return method, targets, sparsity, scope, pattern and init."""
+        """Return the method's name and all its settings."""
         return {"method": self.name, **self._settings}
 
     def state_dict(self) -> dict[str, Tensor]:
