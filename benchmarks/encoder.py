@@ -16,17 +16,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from encoder_data import FEW_MINUTES, TASKS, shared_data
+from encoder_data import TASKS, shared_data
 from encoder_jobs import Cell, run_jobs
+from encoder_options import (
+    add_options,
+    base_trials,
+    check_options,
+    dev_and_test_limit,
+)
 from encoder_probes import PROBES, ProbeSizes
 from encoder_report import print_report, write_report
 from encoder_workbench import Place, workbench
 
-from s3router.brains.pretrain_snapshots import hours_heard
 from s3router.errors import SettingError, exit_on_error, one_of
-from s3router.evaluation.results import shorten_paths
-from s3router.models.frame_grid import FrameGrid
-from s3router.models.sources import locate
 
 #: Peak learning rates that dev chooses from. Of what the method trains; the
 #: head beside it has --head-rate.
@@ -43,12 +45,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("encoders", nargs="*", default=["tiny"], metavar="ENCODER")
-    add("--tasks", nargs="*", default=list(TASKS), metavar="TASK")
     add("--methods", nargs="*", default=list(RATES), metavar="METHOD")
     add("--probes", nargs="*", default=list(PROBES), metavar="PROBE")
-    add("--minutes", nargs="+", type=float, default=[2.0, 10.0])
-    add("--seeds", type=int, default=3, help="how many, from 0")
-    add("--steps", type=int, help="of every trial; else 500 or 1000")
     add("--sparsity", type=float, default=0.5)
     add("--targets", default="all", help="of masks and of LoRA")
     add(
@@ -58,27 +56,18 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="METHOD=RATE,RATE",
         help="other learning rates to choose from",
     )
-    add("--head-rate", type=float, default=2e-3)
-    add("--jobs", type=int, default=2, help="processes of one thread")
-    add("--device", default="cpu")
-    add("--work", type=Path, default=Path("results/bench/encoder"))
-    add("--output", type=Path, help="JSON, of one encoder")
-    add("--quick", action="store_true", help="a look, not a result")
+    add_options(parser, list(TASKS), [2.0, 10.0])
     return parser.parse_args(arguments)
 
 
 def _check(options: argparse.Namespace) -> None:
+    check_options(options)
     for names, known, what in (
-        (options.tasks, TASKS, "task"),
         (options.methods, RATES, "method"),
         (options.probes, PROBES, "probe"),
     ):
         for name in names:
             one_of(name, known, what)
-    if options.seeds < 1 or options.jobs < 1:
-        raise SettingError("--seeds and --jobs must be 1 or more")
-    if not all(minutes > 0 for minutes in options.minutes):
-        raise SettingError("--minutes must be above 0")
     if options.output and len(options.encoders) > 1:
         raise SettingError("--output is of one encoder; leave it out")
 
@@ -109,25 +98,20 @@ def _cells(options: argparse.Namespace, place: Place) -> list[Cell]:
     rates = _rates(options)
     masks = {"targets": options.targets, "sparsity": options.sparsity}
     settings = {"mask_tuning": masks, "lora": {"targets": options.targets}}
-    cells = []
-    for task in options.tasks:
-        for minutes in TASKS[task].minutes(options.minutes):
-            few = minutes is not None and minutes <= FEW_MINUTES
-            steps = options.steps or (500 if few else 1000)
-            for method in options.methods:
-                base = {
-                    "task": task,
-                    "minutes": minutes,
-                    "method": method,
-                    "settings": settings.get(method, {}),
-                    "steps": steps,
-                    "head_rate": options.head_rate,
-                }
-                if options.quick:
-                    base.update(steps=20, warm_steps=50, copies=1)
-                seeds = tuple(range(options.seeds))
-                cells.append(Cell(place, base, rates[method], seeds))
-    return cells
+    return [
+        Cell(
+            place,
+            {
+                **base,
+                "method": method,
+                "settings": settings.get(method, {}),
+            },
+            rates[method],
+            tuple(range(options.seeds)),
+        )
+        for base in base_trials(options)
+        for method in options.methods
+    ]
 
 
 def names_of(encoders: Sequence[str]) -> dict[str, str]:
@@ -154,31 +138,13 @@ def names_of(encoders: Sequence[str]) -> dict[str, str]:
     raise SettingError("two of the encoders have the same name")
 
 
-def _about(place: Place) -> dict[str, object]:
-    """Return what an encoder is; the first that fails if it is none."""
-    bench = workbench(place)
-    encoder = bench.encoder
-    grid = FrameGrid.of(encoder.model.config)
-    return {
-        "name": shorten_paths(place.encoder),
-        "family": encoder.family,
-        "parameters": encoder.num_parameters,
-        "layers": encoder.num_layers,
-        "width": encoder.hidden_size,
-        "frame_milliseconds": 1000 / grid.frames_per_second,
-        "hours_seen": hours_heard(locate(place.encoder)),
-        "fingerprint": encoder.fingerprint(),
-        "key": bench.key,
-    }
-
-
 @exit_on_error
 def main(arguments: list[str]) -> None:
     """Measure the encoders; print and write the results."""
     options = _arguments(arguments)
     _check(options)
     data, names = shared_data(), names_of(options.encoders)
-    limit = 24 if options.quick else None
+    limit = dev_and_test_limit(options)
     sizes = ProbeSizes(40, 1.0, (20, 50)) if options.quick else ProbeSizes()
     places = {
         encoder: Place(
@@ -186,7 +152,9 @@ def main(arguments: list[str]) -> None:
         )
         for encoder in names
     }
-    about = {encoder: _about(place) for encoder, place in places.items()}
+    about = {
+        encoder: workbench(place).about() for encoder, place in places.items()
+    }
     cells = {e: _cells(options, place) for e, place in places.items()}
     probes = [(p, n, sizes) for p in places.values() for n in options.probes]
     every = [cell for own in cells.values() for cell in own]

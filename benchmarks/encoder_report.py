@@ -124,8 +124,7 @@ def comparisons(cells: Iterable[Cell]) -> list[dict[str, object]]:
     for (task, minutes), methods in groups.items():
         for other in AGAINST:
             if "mask_tuning" in methods and other in methods:
-                pair = methods[other], methods["mask_tuning"]
-                pooled = pool_differences(_differences(*pair))
+                pooled = difference(methods["mask_tuning"], methods[other])
                 found.append(
                     {
                         "task": task,
@@ -137,17 +136,31 @@ def comparisons(cells: Iterable[Cell]) -> list[dict[str, object]]:
     return found
 
 
-def _differences(other: Cell, mask: Cell) -> list[PairedDifference]:
-    unit = TASKS[mask.base["task"]].unit
-    return [
-        paired_difference(
-            mask.final[seed]["test"]["references"],
-            other.final[seed]["test"]["hypotheses"],
-            mask.final[seed]["test"]["hypotheses"],
-            unit,
-        )
-        for seed in mask.seeds
-    ]
+def difference(cell: Cell, other: Cell) -> dict[str, object]:
+    """Compare two cells of one task on the same labelled draws.
+
+    Arguments
+    ---------
+    cell, other : Cell
+        Finished.
+
+    Returns
+    -------
+    dict
+        See `pool_differences`; below 0 where `cell` has fewer errors.
+    """
+    unit = TASKS[cell.base["task"]].unit
+    return pool_differences(
+        [
+            paired_difference(
+                cell.final[seed]["test"]["references"],
+                other.final[seed]["test"]["hypotheses"],
+                cell.final[seed]["test"]["hypotheses"],
+                unit,
+            )
+            for seed in cell.seeds
+        ]
+    )
 
 
 def pool_differences(
@@ -190,6 +203,12 @@ def pool_differences(
         "significant": low > 0 or high < 0,
         "by_seed": values,
     }
+
+
+def points(difference: Mapping[str, object]) -> str:
+    """Return a difference and its interval in words, in percentage points."""
+    values = (100 * difference[key] for key in ("difference", "low", "high"))
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values)
 
 
 def write_report(
@@ -270,12 +289,11 @@ def _tuning_cells(row: Mapping) -> dict[str, object]:
 
 
 def _pair_cells(row: Mapping) -> dict[str, object]:
-    points = [100 * row[key] for key in ("difference", "low", "high")]
     side = "ahead" if row["difference"] < 0 else "behind"
     return {
         **row,
         "labels": labels(row["minutes"]),
-        "points": "{:+.1f} [{:+.1f}, {:+.1f}]".format(*points),
+        "points": points(row),
         "verdict": f"mask {side}" if row["significant"] else "open",
     }
 

@@ -16,8 +16,12 @@ from encoder_features import Features, FeatureStore, encoder_key
 from encoder_probes import ProbeSizes, run_probe
 from encoder_tuning import complete, run_trial
 
+from s3router.brains.pretrain_snapshots import hours_heard
+from s3router.evaluation.results import shorten_paths
 from s3router.formats.files import read_json, write_json
 from s3router.models.encoder import load_encoder
+from s3router.models.frame_grid import FrameGrid
+from s3router.models.sources import locate
 from s3router.models.ssl_encoder import SSLEncoder
 
 #: To be raised when results of the same settings change.
@@ -66,6 +70,22 @@ class Workbench:
         self.key = encoder_key(self.encoder)
         self.store = FeatureStore(self.encoder, self.work / "features")
         self._tasks: dict[str, Task] = {}
+
+    def about(self) -> dict[str, object]:
+        """Return what the encoder is, and what it has heard if that is told."""
+        encoder = self.encoder
+        grid = FrameGrid.of(encoder.model.config)
+        return {
+            "name": shorten_paths(self.place.encoder),
+            "family": encoder.family,
+            "parameters": encoder.num_parameters,
+            "layers": encoder.num_layers,
+            "width": encoder.hidden_size,
+            "frame_milliseconds": 1000 / grid.frames_per_second,
+            "hours_seen": hours_heard(locate(self.place.encoder)),
+            "fingerprint": encoder.fingerprint(),
+            "key": self.key,
+        }
 
     def task(self, name: str) -> Task:
         """Return a task, read once."""
