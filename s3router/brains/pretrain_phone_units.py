@@ -15,11 +15,15 @@ import numpy as np
 from tqdm import tqdm
 
 from s3router.brains.pretrain_layers import phones_of_frames
-from s3router.brains.pretrain_units import units_exist, units_record
+from s3router.brains.pretrain_units import (
+    units_exist,
+    units_record,
+    write_units,
+)
 from s3router.data.crops import UNKNOWN
-from s3router.data.ragged import Ragged, write_ragged
+from s3router.data.ragged import Ragged
 from s3router.errors import DataError, FormatError
-from s3router.formats.files import read_json, write_json
+from s3router.formats.files import read_json
 from s3router.models.frame_grid import FrameGrid
 from s3router.models.units import unit_statistics
 
@@ -177,11 +181,12 @@ def make_phone_units(
                 row[: len(labels)] = [number.get(n, UNKNOWN) for n in labels]
             yield row
 
-    write_ragged(path, units(), "uint16")
     statistics = unit_statistics(np.array([counts[name] for name in names]))
-    record = {**statistics, "names": names, **(made_with or {})}
-    write_json(units_record(path), record)
-    return Ragged(path, "uint16")
+    return write_units(
+        path,
+        units(),
+        lambda: {**statistics, "names": names, **(made_with or {})},
+    )
 
 
 def keep_known_phones(
@@ -227,10 +232,15 @@ def keep_known_phones(
             np.add(counts, np.bincount(told, minlength=len(names)), out=counts)
             yield row
 
-    write_ragged(path, rows(), "uint16")
-    record = {**unit_statistics(counts), "names": names, **(made_with or {})}
-    write_json(units_record(path), record)
-    return Ragged(path, "uint16")
+    return write_units(
+        path,
+        rows(),
+        lambda: {
+            **unit_statistics(counts),
+            "names": names,
+            **(made_with or {}),
+        },
+    )
 
 
 def _labels(

@@ -184,16 +184,6 @@ def run_iteration(
     torch.manual_seed(hparams["seed"] + number)
     model = UnitPredictor(encoder, unit_count(number, hparams))
     known = clips_with_targets(units)
-    name = f"iteration_{number}"
-    brain = stage_brain(
-        UnitBrain,
-        name,
-        model,
-        {"epochs": iteration["epochs"], "lr": hparams["lr"]},
-        hparams,
-        run_opts,
-        _exporter(encoder, name, iteration["epochs"], hparams),
-    )
     sets = [
         CropBatches(
             versions,
@@ -205,7 +195,8 @@ def run_iteration(
         )
         for drawn, batches, seed, crops in _both(pool, number, hparams)
     ]
-    fit_stage(brain, *sets, hparams["num_workers"])
+    name, epochs = f"iteration_{number}", iteration["epochs"]
+    _train(UnitBrain, name, model, encoder, epochs, sets, hparams, run_opts)
     return model
 
 
@@ -239,16 +230,6 @@ def run_contrastive(
     model = ContrastivePredictor(
         encoder, settings["codebooks"], settings["codes"], settings["width"]
     )
-    (name,) = stage_names(hparams)
-    brain = stage_brain(
-        ContrastiveBrain,
-        name,
-        model,
-        {"epochs": settings["epochs"], "lr": hparams["lr"]},
-        hparams,
-        run_opts,
-        _exporter(encoder, name, settings["epochs"], hparams),
-    )
     sets = [
         ContrastiveBatches(
             versions,
@@ -260,8 +241,33 @@ def run_contrastive(
         )
         for drawn, batches, seed, crops in _both(pool, 1, hparams)
     ]
-    fit_stage(brain, *sets, hparams["num_workers"])
+    (name,), epochs = stage_names(hparams), settings["epochs"]
+    kind = ContrastiveBrain
+    _train(kind, name, model, encoder, epochs, sets, hparams, run_opts)
     return model
+
+
+def _train(
+    kind: type[PretrainBrain],
+    name: str,
+    model: nn.Module,
+    encoder: PreTrainedModel,
+    epochs: int,
+    sets: list[Dataset],
+    hparams: Mapping,
+    run_opts: Mapping,
+) -> None:
+    """Fit a stage of masked prediction; its encoder is written on the way."""
+    brain = stage_brain(
+        kind,
+        name,
+        model,
+        {"epochs": epochs, "lr": hparams["lr"]},
+        hparams,
+        run_opts,
+        _exporter(encoder, name, epochs, hparams),
+    )
+    fit_stage(brain, *sets, hparams["num_workers"])
 
 
 def _both(pool: Pool, number: int, hparams: Mapping) -> list[tuple]:

@@ -4,7 +4,7 @@ A pass over the pool writes one file, whole or not at all, and is skipped where
 the file is there. The computations are those of `s3router.models.units`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,10 @@ from s3router.models.units import (
 
 #: Clips are padded to a multiple of so many frames where a layer is computed.
 LENGTH_STEP = 16
+#: So many frames go through the network at once, if clips are shorter.
+BATCH_FRAMES = 1024
+#: Clips that are asked for at once, to be put together by length.
+CLIPS = 128
 
 
 class FramesOf:
@@ -37,6 +41,15 @@ class FramesOf:
     def __call__(self, index: int) -> np.ndarray:
         """Return (frames, width) float32."""
         raise NotImplementedError
+
+    def many(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Return those of several items, in their order."""
+        return [self(index) for index in indices]
+
+    def in_order(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield those of many items, a few of which are held at a time."""
+        for start in range(0, len(indices), CLIPS):
+            yield from self.many([int(i) for i in indices[start:][:CLIPS]])
 
 
 def make_units(
@@ -75,8 +88,7 @@ def make_units(
     total = len(frames_of)
     share: list[np.ndarray] = []
     left = fit_frames
-    for index in generator.permutation(total):
-        frames = frames_of(int(index))
+    for frames in frames_of.in_order(generator.permutation(total)):
         share.append(frames[:left])
         left -= len(frames)
         if left <= 0:
@@ -85,14 +97,41 @@ def make_units(
     counts = np.zeros(count, dtype=np.int64)
 
     def units() -> Iterator[np.ndarray]:
-        for index in tqdm(range(total), desc=f"{count} units"):
-            assigned = assign_units(frames_of(index), centres)
+        for frames in tqdm(
+            frames_of.in_order(range(total)), f"{count} units", total
+        ):
+            assigned = assign_units(frames, centres)
             np.add(counts, np.bincount(assigned, minlength=count), out=counts)
             yield assigned
 
-    write_ragged(path, units(), "uint16")
-    record = {**unit_statistics(counts), **(made_with or {})}
-    write_json(units_record(path), record)
+    return write_units(
+        path, units(), lambda: {**unit_statistics(counts), **(made_with or {})}
+    )
+
+
+def write_units(
+    path: Path,
+    rows: Iterator[np.ndarray],
+    record: Callable[[], Mapping[str, object]],
+) -> Ragged:
+    """Write units, then what is known of them, which says that all is there.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        Gets the units; `<path>.json` their record.
+    rows : iterator of numpy.ndarray
+        (frames,) of each clip.
+    record : callable
+        Returns the record; called when all rows are written.
+
+    Returns
+    -------
+    Ragged
+        (frames,) uint16 per clip.
+    """
+    write_ragged(path, rows, "uint16")
+    write_json(units_record(path), record())
     return Ragged(path, "uint16")
 
 
@@ -191,7 +230,6 @@ class LayerFrames(FramesOf):
     def __len__(self) -> int:
         return len(self.features)
 
-    @torch.no_grad()
     def layers(self, clip: np.ndarray) -> list[np.ndarray]:
         """Return layers 0 to `layer` of a clip.
 
@@ -205,23 +243,55 @@ class LayerFrames(FramesOf):
         list of numpy.ndarray
             (frames, width) float32 each.
         """
+        return [layer[0] for layer in self._layers([clip])]
+
+    @torch.no_grad()
+    def _layers(self, clips: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """Return, for layers 0 to `layer`, that of each clip of a batch."""
         device = next(self.model.parameters()).device
-        frames = torch.tensor([len(clip)])
+        lengths = [len(clip) for clip in clips]
         # Few lengths: CPU kernels are compiled for each.
-        padding = -len(clip) % LENGTH_STEP
-        padded = np.pad(clip.astype(np.float32), ((0, padding), (0, 0)))
-        features = torch.from_numpy(padded)
+        width = max(lengths) + -max(lengths) % LENGTH_STEP
+        padded = np.zeros((len(clips), width, clips[0].shape[1]), np.float32)
+        for row, clip in zip(padded, clips, strict=True):
+            row[: len(clip)] = clip
         with torch.autocast(
             device.type,
             self.precision,
             enabled=self.precision != torch.float32,
         ):
             states = self.model.layers(
-                features[None].to(device), frames, self.layer
+                torch.from_numpy(padded).to(device),
+                torch.tensor(lengths),
+                self.layer,
             )
-        return [state[0, : len(clip)].float().cpu().numpy() for state in states]
+        return [
+            [row[:n].numpy() for row, n in zip(layer, lengths, strict=True)]
+            for layer in (state.float().cpu() for state in states)
+        ]
 
     def __call__(self, index: int) -> np.ndarray:
         """Return (frames, width) float32."""
-        frames = self.layers(self.features[index])[-1]
+        return self._directed(self.layers(self.features[index])[-1])
+
+    def many(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Return those of several items, computed together by length."""
+        found: dict[int, np.ndarray] = {}
+        for batch in self._batches(indices):
+            layers = self._layers([self.features[i] for i in batch])
+            found.update(zip(batch, layers[-1], strict=True))
+        return [self._directed(found[index]) for index in indices]
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the items by rising length, as many as go together."""
+        lengths, batch = self.features.lengths, []
+        for index in sorted(indices, key=lambda i: lengths[i]):
+            if batch and (len(batch) + 1) * lengths[index] > BATCH_FRAMES:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _directed(self, frames: np.ndarray) -> np.ndarray:
         return frames if self.directions is None else self.directions(frames)

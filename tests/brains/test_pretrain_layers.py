@@ -123,6 +123,31 @@ def test_layers_are_those_of_the_network(tmp_path):
     )
 
 
+def test_clips_in_batches_are_as_clips_alone(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(5, 60, 40)
+    stored = [generator.standard_normal((n, CHANNELS)) for n in lengths]
+    write_ragged(tmp_path / "f", stored, "float16")
+    features = Ragged(tmp_path / "f", "float16")
+    model = UnitPredictor(small_encoder(), 4)
+    frames = LayerFrames(model, features, 2)
+    alone = [frames(index) for index in range(40)]
+    sizes = []
+    inside = model.layers
+
+    def counted(features, lengths, layer):
+        sizes.append(features.shape[0] * int(lengths.max()))
+        return inside(features, lengths, layer)
+
+    monkeypatch.setattr(model, "layers", counted)
+    monkeypatch.setattr("s3router.brains.pretrain_units.BATCH_FRAMES", 200)
+    order = generator.permutation(40).tolist()
+    together = frames.many(order)
+    assert 100 < max(sizes) <= 200 and len(sizes) < 15
+    for index, found in zip(order, together, strict=True):
+        np.testing.assert_allclose(found, alone[index], atol=1e-5)
+
+
 def known_projection(frames):
     states = np.concatenate([frames(index) for index in range(3)])
     labels = PHONES[np.arange(len(states)) % 3]
