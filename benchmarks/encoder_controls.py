@@ -145,7 +145,7 @@ def main(arguments: list[str]) -> None:
         for (name, *rest), cell in cells.items()
     ]
     short = Path(options.encoder).name
-    path = options.output or RESULTS / f"encoder_controls_{short}.json"
+    path = options.output or RESULTS / f"controls_{short}.json"
     write_result(
         path,
         config={k: v for k, v in vars(options).items() if k != "encoder"},

@@ -152,12 +152,9 @@ def main(arguments: list[str]) -> None:
     """Read the results, print the table, write JSON and plot."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("results", nargs="+", type=Path, metavar="JSON")
-    parser.add_argument(
-        "--output", type=Path, default=RESULTS / "encoder_study.json"
-    )
+    parser.add_argument("--output", type=Path, default=RESULTS / "study.json")
     options = parser.parse_args(arguments)
-    paths = [path for path in options.results if path != options.output]
-    rows = in_order([row for path in paths for row in rows_of(path)])
+    rows = in_order([row for path in options.results for row in rows_of(path)])
     if not rows:
         raise SettingError("none of the results has tuning in it")
     cells = [
@@ -173,7 +170,7 @@ def main(arguments: list[str]) -> None:
     print(format_table(cells, COLUMNS))
     write_result(
         options.output,
-        config={"results": [path.name for path in paths]},
+        config={"results": [path.name for path in options.results]},
         seed=0,
         metrics={"rows": rows},
         extra={"benchmark": "encoder_study"},
