@@ -38,6 +38,11 @@ QUICKSTART_COLUMNS = {
     "real_time_factor": "real-time factor",
     "agrees": "torch = onnxruntime",
 }
+#: Settings that came later, and what results from before had without saying.
+IMPLIED = {"mask_rule": "top"}
+#: Rates that only these methods train with; a result of another does not
+#: depend on them.
+RATE_OF = {"scores": ("mask_tuning",), "weights": ("full", "lora")}
 
 
 def recipe_rows(results: Sequence[Result]) -> list[dict[str, object]]:
@@ -180,11 +185,20 @@ def _comparable(result: Result) -> dict[str, str]:
     """Return the settings that make a setting: all but seed and folders.
 
     One that is unset is left out too: it says no more than one that the
-    version of an earlier result did not have.
+    version of an earlier result did not have. So are rates of what the method
+    does not train.
     """
+    config = {**IMPLIED, **result["config"]}
+    method = result["extra"].get("method")
+    rates = dict(config.get("learning_rates") or {})
+    for group, methods in RATE_OF.items():
+        if method not in methods:
+            config.pop(f"lr_{group}", None)
+            rates.pop(group, None)
+    config["learning_rates"] = rates or None
     return {
         key: str(value)
-        for key, value in result["config"].items()
+        for key, value in config.items()
         if "seed" not in key and "/" not in str(value) and value is not None
     }
 

@@ -145,6 +145,28 @@ def test_an_encoders_folder_is_not_shown(encoder, shown):
     assert rows[0]["encoder"] == shown
 
 
+def test_a_setting_that_came_later_splits_only_where_it_differs():
+    before, after = result(1), result(2, config={"mask_rule": "top"})
+    (row,) = recipe_rows([before, after])
+    assert row["seeds"] == "1, 2"
+    free = result(3, config={"mask_rule": "positive"})
+    notes = [row["note"] for row in recipe_rows([before, after, free])]
+    assert sorted(notes) == ["mask_rule=positive", "mask_rule=top"]
+
+
+def test_rates_of_what_a_method_does_not_train_split_no_row():
+    def at(seed, method, scores, head=2e-3):
+        rates = {"scores": scores, "head": head}
+        config = {"lr_scores": scores, "learning_rates": rates}
+        return result(seed, config=config, method=method)
+
+    (row,) = recipe_rows([at(1, "full", 1e-2), at(2, "full", 1e-3)])
+    assert row["seeds"] == "1, 2"
+    assert len(recipe_rows([at(1, "full", 1e-2), at(2, "full", 1e-2, 1)])) == 2
+    masks = [at(1, "mask_tuning", 1e-2), at(2, "mask_tuning", 1e-3)]
+    assert len(recipe_rows(masks)) == 2
+
+
 def test_an_unset_setting_is_as_good_as_none():
     rows = recipe_rows([result(1), result(2, config={"settings_for": None})])
     assert len(rows) == 1 and rows[0]["seeds"] == "1, 2"
