@@ -119,7 +119,8 @@ def plot(path: Path, rows: Sequence[Mapping]) -> None:
                 key = row["method"], row["parameters"]
                 lines.setdefault(key, []).append(row)
         for (method, size), points in lines.items():
-            _draw(panel, method, size, points, _LINES[sizes.index(size) % 4])
+            line = _LINES[sizes.index(size) % len(_LINES)]
+            _draw(panel, method, size, points, line)
         panel.set_xscale("symlog", linthresh=1, linscale=0.3)
         panel.set_xlabel("hours of audio heard in pre-training")
         panel.set_title(f"{task}, {labels(minutes)} of labels")

@@ -49,7 +49,9 @@ class FramesOf:
     def in_order(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Yield those of many items, a few of which are held at a time."""
         for start in range(0, len(indices), CLIPS):
-            yield from self.many([int(i) for i in indices[start:][:CLIPS]])
+            yield from self.many(
+                [int(i) for i in indices[start : start + CLIPS]]
+            )
 
 
 def make_units(

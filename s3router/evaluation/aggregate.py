@@ -40,9 +40,14 @@ QUICKSTART_COLUMNS = {
 }
 #: Settings that came later, and what results from before had without saying.
 IMPLIED = {"mask_rule": "top"}
-#: Rates that only these methods train with; a result of another does not
-#: depend on them.
-RATE_OF = {"scores": ("mask_tuning",), "weights": ("full", "lora")}
+#: Rates that a method has no use for, so that its results do not depend on
+#: them. One that is not named here is taken to use all.
+UNUSED_RATES = {
+    "mask_tuning": ("weights",),
+    "full": ("scores",),
+    "lora": ("scores",),
+    "head_only": ("scores", "weights"),
+}
 
 
 def recipe_rows(results: Sequence[Result]) -> list[dict[str, object]]:
@@ -189,12 +194,10 @@ def _comparable(result: Result) -> dict[str, str]:
     does not train.
     """
     config = {**IMPLIED, **result["config"]}
-    method = result["extra"].get("method")
     rates = dict(config.get("learning_rates") or {})
-    for group, methods in RATE_OF.items():
-        if method not in methods:
-            config.pop(f"lr_{group}", None)
-            rates.pop(group, None)
+    for group in UNUSED_RATES.get(result["extra"].get("method"), ()):
+        config.pop(f"lr_{group}", None)
+        rates.pop(group, None)
     config["learning_rates"] = rates or None
     return {
         key: str(value)

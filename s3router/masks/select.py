@@ -8,8 +8,9 @@ same mask to the last tie, so a run can move between devices. The rule
 `positive` ranks nothing: it keeps what is above 0, however much that is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -174,11 +175,18 @@ def select_positive(pools: Sequence[Pool]) -> list[list[Selected]]:
     done = []
     for pool in pools:
         scores = [score.detach() for score in pool.scores]
-        try:
+        with _naming(pool):
             done.append(select_torch.keep_positive(scores, pool.masks))
-        except VerificationError as error:
-            raise VerificationError(f"{pool.names[0]}: {error}") from error
     return done
+
+
+@contextmanager
+def _naming(pool: Pool) -> Iterator[None]:
+    """Say in an error which matrix it is about."""
+    try:
+        yield
+    except VerificationError as error:
+        raise VerificationError(f"{pool.names[0]}: {error}") from error
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
@@ -226,10 +234,8 @@ def _by_thread(
     """
 
     def named(pool: Pool, scratch: Scratch) -> list[Selected]:
-        try:
+        with _naming(pool):
             return work(pool, scratch)
-        except VerificationError as error:
-            raise VerificationError(f"{pool.names[0]}: {error}") from error
 
     threads = max(1, min(torch.get_num_threads(), len(pools)))
     scratches = (workspace or Workspace()).scratches(threads)

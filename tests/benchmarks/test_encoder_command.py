@@ -1,11 +1,10 @@
 """The encoder benchmark as its user runs it, on tones."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from benchmark_commands import run_benchmark
 
 from s3router.evaluation.results import read_result
 from s3router.formats.files import read_json
@@ -16,23 +15,7 @@ PROBES = "phones keywords speakers languages words sentences".split()
 
 
 def run(*arguments, shared: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "benchmarks" / "encoder.py"),
-            *map(str, arguments),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "S3ROUTER_SHARED": str(shared),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-        },
-    )
+    return run_benchmark("encoder.py", *arguments, shared=shared)
 
 
 @pytest.fixture(scope="module")

@@ -1,37 +1,18 @@
 """The controls of mask tuning as their user runs them, on tones."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from benchmark_commands import run_benchmark
 
 from s3router.evaluation.results import read_result
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def controls(*arguments, shared: Path) -> subprocess.CompletedProcess:
-    script = ROOT / "benchmarks" / "encoder_controls.py"
-    return subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "S3ROUTER_SHARED": str(shared),
-            "OMP_NUM_THREADS": "1",
-        },
-    )
+CONTROLS = "encoder_controls.py"
 
 
 @pytest.mark.slow
 def test_each_control_stands_beside_the_base(small_encoder, tones, tmp_path):
     output = tmp_path / "controls.json"
-    done = controls(
+    done = run_benchmark(
+        CONTROLS,
         small_encoder,
         "--quick",
         "--jobs=1",
@@ -80,7 +61,7 @@ def test_each_control_stands_beside_the_base(small_encoder, tones, tmp_path):
 
 
 def test_an_unknown_control_is_refused_in_one_line(tones):
-    done = controls("tiny", "--controls", "11%", shared=tones)
+    done = run_benchmark(CONTROLS, "tiny", "--controls", "11%", shared=tones)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "11%" in line and "10%" in line

@@ -1,15 +1,13 @@
 """The study: results of several encoders over what they have heard."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from benchmark_commands import run_benchmark
 
 from s3router.evaluation.results import read_result, write_result
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks" / "encoder_study.py"
+STUDY = "encoder_study.py"
 
 
 def benchmark(folder: Path, name: str, hours: float | None, rate: float):
@@ -48,16 +46,6 @@ def benchmark(folder: Path, name: str, hours: float | None, rate: float):
     )
 
 
-def study(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_rows_lie_in_the_order_of_what_was_heard(tmp_path):
     paths = [
         benchmark(tmp_path, "end", 76.0, 0.4),
@@ -65,7 +53,7 @@ def test_rows_lie_in_the_order_of_what_was_heard(tmp_path):
         benchmark(tmp_path, "early", 8.0, 0.6),
     ]
     output = tmp_path / "study.json"
-    done = study(*paths, "--output", output)
+    done = run_benchmark(STUDY, *paths, "--output", output)
     assert done.returncode == 0, done.stderr
     rows = read_result(output)["metrics"]["rows"]
     assert [
@@ -97,7 +85,7 @@ def test_what_cannot_be_placed_is_refused_in_one_line(tmp_path, made, line):
         benchmark(tmp_path, made, None, 0.5)
     elif made == "other":
         write_result(path, config={}, seed=0, metrics={})
-    done = study(path, "--output", tmp_path / "study.json")
+    done = run_benchmark(STUDY, path, "--output", tmp_path / "study.json")
     assert done.returncode == 2 and line in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "study.json").exists()
