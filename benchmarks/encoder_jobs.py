@@ -1,6 +1,7 @@
 """Which trials there are, in which order, and who runs them.
 
-A rate is chosen on dev; only then are there trials that read test.
+A rate is chosen on dev, with the first seed; only then do other seeds run,
+and only of the chosen rate is what it recognised in test looked at.
 """
 
 import os
@@ -39,6 +40,13 @@ class Cell:
         Tried on dev, with the first seed.
     seeds : tuple of int
         Draws that are tested with the best rate.
+
+    Attributes
+    ----------
+    search : dict of float to dict
+        Results of the first seed, by rate; of these, dev may be read.
+    final : dict of int to dict
+        Results of the best rate, by seed; of these, test may be read.
     """
 
     place: Place
@@ -59,25 +67,26 @@ class Cell:
         )
 
     def searches(self) -> list[Trial]:
-        """Return the trials that choose the rate; none of them reads test."""
-        shared = {**self.base, "seed": self.seeds[0], "read_test": False}
+        """Return the trials that choose the rate."""
+        shared = {**self.base, "seed": self.seeds[0]}
         return [{**shared, "rate": rate} for rate in self.rates]
 
     def add(self, trial: Trial, result: dict) -> list[Trial]:
         """Take in a result; return the trials that it makes possible."""
-        if trial["read_test"]:
+        if trial["seed"] != self.seeds[0]:
             self.final[trial["seed"]] = result
             return []
         self.search[trial["rate"]] = result
         if len(self.search) < len(self.rates):
             return []
-        chosen = {**self.base, "rate": self.rate, "read_test": True}
-        return [{**chosen, "seed": seed} for seed in self.seeds]
+        self.final[trial["seed"]] = self.search[self.rate]
+        chosen = {**self.base, "rate": self.rate}
+        return [{**chosen, "seed": seed} for seed in self.seeds[1:]]
 
     @property
     def trials(self) -> int:
         """How many trials there are in all."""
-        return len(self.rates) + len(self.seeds)
+        return len(self.rates) + len(self.seeds) - 1
 
 
 class Here(Executor):
@@ -199,7 +208,7 @@ def _prepare(pool: Executor, cells: Iterable[Cell]) -> None:
     wanted: dict[tuple, tuple[Place, Trial]] = {}
     for cell in cells:
         for seed in cell.seeds:
-            trial = {**cell.base, "seed": seed, "read_test": True}
+            trial = {**cell.base, "seed": seed}
             key = (cell.place, trial["task"], trial.get("minutes"), seed)
             wanted[key] = (cell.place, trial)
     print(f"front-end features of {len(wanted)} labelled draws", flush=True)

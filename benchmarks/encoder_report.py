@@ -9,7 +9,7 @@ from encoder_data import TASKS
 from encoder_jobs import Cell
 from encoder_plot import labels, plot
 
-from s3router.evaluation.error_rates import ErrorRate
+from s3router.evaluation.error_rates import error_rate
 from s3router.evaluation.results import write_result
 from s3router.evaluation.seeds import pool_seeds
 from s3router.evaluation.significance import (
@@ -64,7 +64,14 @@ def tuning_row(cell: Cell) -> dict[str, object]:
         `test`, pooled over the seeds.
     """
     final = [cell.final[seed] for seed in cell.seeds]
-    tests = [rate_of(result["test"]) for result in final]
+    tests = [
+        error_rate(
+            result["test"]["references"],
+            result["test"]["hypotheses"],
+            TASKS[cell.base["task"]].unit,
+        )
+        for result in final
+    ]
     return {
         "task": cell.base["task"],
         "minutes": cell.base["minutes"],
@@ -81,12 +88,12 @@ def tuning_row(cell: Cell) -> dict[str, object]:
         "by_seed": {
             str(seed): {
                 "dev": result["dev"]["rate"],
-                "test": result["test"]["rate"],
+                "test": test.rate,
                 "diverged": result["diverged"],
                 "loss": result["loss"],
                 "labelled_seconds": result["labelled_seconds"],
             }
-            for seed, result in zip(cell.seeds, final, strict=True)
+            for seed, result, test in zip(cell.seeds, final, tests, strict=True)
         },
         "trained": final[0]["trained"],
         "stored_bytes": final[0]["stored_bytes"],
@@ -95,11 +102,6 @@ def tuning_row(cell: Cell) -> dict[str, object]:
             statistics.fmean(r["cpu_seconds"] for r in final), 1
         ),
     }
-
-
-def rate_of(scored: Mapping[str, object]) -> ErrorRate:
-    """Return the error rate in a trial's result, without its texts."""
-    return ErrorRate.from_dict(scored)
 
 
 def comparisons(cells: Iterable[Cell]) -> list[dict[str, object]]:

@@ -25,7 +25,7 @@ from s3router.models.sources import locate
 from s3router.models.ssl_encoder import SSLEncoder
 
 #: To be raised when results of the same settings change.
-VERSION = 1
+VERSION = 2
 Trial = Mapping[str, object]
 
 
@@ -99,24 +99,21 @@ class Workbench:
         """Return the features of a trial's clips, computed where missing."""
         task = self.task(trial["task"])
         drawn = task.draw(trial["minutes"], trial["seed"])
-        sets = {
+        return {
             "train": self.store.build(
                 f"{task.name}-train", drawn, trial["copies"], task.train
             ),
             "dev": self.store.build(f"{task.name}-dev", task.dev),
+            "test": self.store.build(f"{task.name}-test", task.test),
         }
-        if trial["read_test"]:
-            sets["test"] = self.store.build(f"{task.name}-test", task.test)
-        return sets
 
     def path(self, trial: Trial) -> Path:
         """Return where the result of a trial is kept."""
         task = self.task(trial["task"])
         drawn = task.draw(trial["minutes"], trial["seed"])
-        scored = task.test if trial["read_test"] else []
         return self._path(
             f"{trial['task']}-{trial['method']}-{trial['seed']}",
-            [trial, clips_key(drawn, task.dev, scored)],
+            [trial, clips_key(drawn, task.dev, task.test)],
         )
 
     def trial(self, trial: Trial) -> dict[str, object]:

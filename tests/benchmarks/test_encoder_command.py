@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import jiwer
 import pytest
 from benchmark_commands import run_benchmark
 
@@ -96,19 +97,22 @@ def trials(folder: Path) -> dict[Path, dict]:
     return {path: read_json(path) for path in found}
 
 
-def test_test_is_read_by_the_chosen_rate_alone(finished):
+def test_test_is_scored_at_the_chosen_rate_alone(finished):
     kept = trials(finished[1]).values()
-    assert len(kept) == len(METHODS) * (2 + 2)
+    assert len(kept) == len(METHODS) * (2 + 1)
+    assert not any("rate" in result["test"] for result in kept)
     rows = read_result(finished[1] / "result.json")["metrics"]["tuning"]
-    chosen = {row["method"]: row["rate"] for row in rows}
-    for result in kept:
-        trial = result["trial"]
-        assert ("test" in result) == trial["read_test"]
-        if trial["read_test"]:
-            assert trial["rate"] == chosen[trial["method"]]
-    reading = [r["trial"] for r in kept if "test" in r]
-    pairs = {(t["method"], t["seed"]) for t in reading}
-    assert len(reading) == len(pairs) == len(METHODS) * 2
+    for row in rows:
+        for seed, scores in row["by_seed"].items():
+            (texts,) = (
+                result["test"]
+                for result in kept
+                if result["trial"]["method"] == row["method"]
+                and result["trial"]["rate"] == row["rate"]
+                and result["trial"]["seed"] == int(seed)
+            )
+            scored = jiwer.cer(texts["references"], texts["hypotheses"])
+            assert scores["test"] == pytest.approx(scored)
 
 
 def test_methods_start_from_one_head(finished):

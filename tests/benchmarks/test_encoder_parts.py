@@ -202,18 +202,14 @@ def test_evaluation_sees_every_clip_once_and_clean(task, features):
 # -- trials -----------------------------------------------------------------
 
 
-def test_a_trial_scores_what_it_is_told_to(model, task, features):
+def test_a_trial_scores_dev_and_seals_test(model, task, features):
     before = encoder_key(model)
     trial = {**QUICK, "task": task.name, "method": "full", "rate": 1e-3}
-    dev_only = {k: features[k] for k in ("train", "dev")}
-    result = run_trial(trial, model, task, dev_only)
-    assert "test" not in result
+    result = run_trial(trial, model, task, features)
     assert result["dev"]["utterances"] == len(task.dev)
-    with pytest.raises(KeyError):
-        run_trial({**trial, "read_test": True}, model, task, dev_only)
-    tested = run_trial({**trial, "read_test": True}, model, task, features)
-    assert tested["dev"] == result["dev"]
-    assert tested["test"]["references"] == [c.text for c in task.test]
+    assert set(result["test"]) == {"references", "hypotheses"}
+    assert result["test"]["references"] == [c.text for c in task.test]
+    assert len(result["test"]["hypotheses"]) == len(task.test)
     assert encoder_key(model) == before, "the encoder was changed"
 
 
@@ -270,22 +266,22 @@ def test_an_unknown_key_of_a_trial_is_refused():
 # -- choice and report ------------------------------------------------------
 
 
-def test_the_rate_is_chosen_on_dev_before_test_is_read():
+def test_the_rate_is_chosen_on_dev():
     base = {"task": "ar_commands", "minutes": 2.0, "method": "full"}
     cell = Cell(Place("e", "d", "w"), base, (0.1, 0.2, 0.3), (0, 1))
     searches = cell.searches()
     assert [t["rate"] for t in searches] == [0.1, 0.2, 0.3]
-    assert not any(t["read_test"] for t in searches)
-    dev = {0.1: 0.5, 0.2: 0.4, 0.3: 0.4}
-    following = [
-        cell.add(t, {"dev": {"rate": dev[t["rate"]]}}) for t in searches
-    ]
+    assert {t["seed"] for t in searches} == {0}
+    results = {r: {"dev": {"rate": r == 0.1}} for r in cell.rates}
+    following = [cell.add(t, results[t["rate"]]) for t in searches]
     assert following[:2] == [[], []]
-    assert [(t["rate"], t["seed"], t["read_test"]) for t in following[2]] == [
-        (0.2, 0, True),
-        (0.2, 1, True),
-    ]
-    assert cell.trials == 5
+    assert [(t["rate"], t["seed"]) for t in following[2]] == [(0.2, 1)]
+    other = {"dev": {"rate": 0.3}}
+    assert cell.add(following[2][0], other) == []
+    # The search of the chosen rate is the first seed's result.
+    assert cell.final == {0: results[0.2], 1: other}
+    assert cell.final[0] is results[0.2]
+    assert cell.trials == 4
 
 
 def test_differences_of_seeds_are_pooled_by_the_law_of_total_variance():
