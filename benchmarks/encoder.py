@@ -33,7 +33,7 @@ from s3router.errors import SettingError, exit_on_error, one_of
 #: Peak learning rates that dev chooses from. Of what the method trains; the
 #: head beside it has --head-rate.
 RATES: dict[str, tuple[float, ...]] = {
-    "mask_tuning": (3e-3, 1e-2, 2e-2),
+    "mask_tuning": (4e-3, 8e-3, 1.6e-2),
     "full": (2e-3, 4e-3, 8e-3),
     "lora": (3e-3, 1e-2, 2e-2),
     "head_only": (5e-3, 1e-2, 3e-2),

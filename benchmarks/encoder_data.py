@@ -20,8 +20,6 @@ from s3router.errors import DataError, NotFoundError, one_of
 
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("ID", "duration", "wav", "language", "speaker", "text")
-#: Draws of fewer minutes take half of the optimizer steps.
-FEW_MINUTES = 5.0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from encoder_data import FEW_MINUTES, TASKS
+from encoder_data import TASKS
 
 from s3router.errors import SettingError, one_of
 
@@ -29,7 +29,7 @@ def add_options(
     add("--tasks", nargs="*", default=tasks, metavar="TASK")
     add("--minutes", nargs="+", type=float, default=minutes)
     add("--seeds", type=int, default=3, help="how many, from 0")
-    add("--steps", type=int, help="of every trial; else 500 or 1000")
+    add("--steps", type=int, default=1000, help="of every trial")
     add("--head-rate", type=float, default=2e-3)
     add("--jobs", type=int, default=2, help="processes of one thread")
     add("--device", default="cpu")
@@ -63,11 +63,10 @@ def base_trials(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """
     for task in options.tasks:
         for minutes in TASKS[task].minutes(options.minutes):
-            few = minutes is not None and minutes <= FEW_MINUTES
             yield {
                 "task": task,
                 "minutes": minutes,
-                "steps": options.steps or (500 if few else 1000),
+                "steps": options.steps,
                 "head_rate": options.head_rate,
                 **(QUICK if options.quick else {}),
             }

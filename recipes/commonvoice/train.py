@@ -15,9 +15,11 @@ the logs.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import speechbrain as sb
+import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.distributed import if_main_process, run_on_main
@@ -27,18 +29,25 @@ from s3router.brains.ctc import CTCBrain
 from s3router.brains.experiment import (
     build_tokens,
     cache_front_end,
+    put_head,
     start_experiment,
     training_copies,
 )
 from s3router.brains.report import report_test, save_subnetwork
+from s3router.brains.stages import is_finished, mark_finished, stages_of
 from s3router.brains.warm_head import warm_head
 from s3router.data.augment import DrawnCopies, with_copies
 from s3router.data.dataset import speech_dataset
 from s3router.data.languages import is_spaceless, selection_unit
+from s3router.data.tokens import Tokens
 from s3router.errors import exit_on_error
 from s3router.methods.base import trainable_count
 from s3router.models.ctc_model import CTCModel
 from s3router.models.heads import CTCHead
+from s3router.models.ssl_encoder import SSLEncoder
+
+#: Clip ID to the (time, channels) output of the frozen front end.
+Features = Callable[[str], torch.Tensor]
 
 
 def make_loader(
@@ -81,71 +90,45 @@ def bucket_boundaries(dataset: DynamicItemDataset, buckets: int) -> list[float]:
 
 @exit_on_error
 def main(arguments: list[str]) -> None:
-    """Prepare the data, train, evaluate, and save the subnetwork."""
+    """Run the experiment's stage, or its stages, one after the other."""
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
+    stages = stages_of(hparams_file, overrides)
+    for number, settings in enumerate(stages, start=1):
+        if number < len(stages) and is_finished(hparams_file, settings):
+            continue
+        if len(stages) > 1 and if_main_process():
+            folder = settings["output_folder"]
+            print(f"stage {number} of {len(stages)}: {folder}", flush=True)
+        run_stage(hparams_file, run_opts, settings)
+        if len(stages) > 1:
+            run_on_main(mark_finished, args=[hparams_file, settings])
+
+
+def run_stage(
+    hparams_file: str, run_opts: sb.RunOptions, overrides: dict
+) -> None:
+    """Prepare the data, train, evaluate, and save the subnetwork."""
     hparams = start_experiment(hparams_file, overrides, __file__)
-
-    from prepare import prepare_commonvoice
-
-    encoder = hparams["ssl_encoder"]
-    manifests = Path(hparams["save_folder"])
-    run_on_main(
-        prepare_commonvoice,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "language": hparams["language"],
-            "save_folder": manifests,
-            "train_minutes": hparams["train_minutes"],
-            "min_seconds": hparams["min_seconds"],
-            "max_seconds": hparams["max_seconds"],
-            "sample_rate": hparams["sample_rate"],
-            "min_samples": encoder.min_samples,
-            "seed": hparams["seed"],
-            "clip_memory": hparams["clip_memory"],
-        },
-    )
-    csvs = {s: manifests / f"{s}.csv" for s in ("train", "dev", "test")}
+    csvs = prepare_data(hparams)
     tokens = build_tokens(csvs["train"], hparams)
 
+    encoder = hparams["ssl_encoder"]
     head = CTCHead(
         encoder.hidden_size, len(tokens.symbols), hparams["head_dropout"]
     )
     recognizer = CTCModel(encoder, head)
     device = run_opts.get("device") or sb.utils.distributed.infer_device()
     recognizer.to(device)
-    copies = training_copies(csvs["train"], hparams)
-    features = None
-    if hparams["cache_front_end"]:
-        features = cache_front_end(encoder, csvs, copies, hparams)
-    drawn = DrawnCopies(features or copies, hparams["augmented_copies"])
-    datasets = {}
-    for split, csv in csvs.items():
-        get = drawn if split == "train" else features
-        kind = "audio" if features is None else "features"
-        datasets[split] = speech_dataset(
-            csv, tokens, hparams["sample_rate"], **{kind: get}
-        )
-
+    datasets, features = build_datasets(encoder, csvs, tokens, hparams)
     # Before the method touches the encoder: all methods share this head.
-    checkpointer = hparams["checkpointer"]
-    if features is not None and checkpointer.find_checkpoint() is None:
-        train = datasets["train"]
-        rows = [
-            (features(uid), row["tokens"])
-            for row in (train[i] for i in range(len(train)))
-            for uid in with_copies([row["id"]], hparams["augmented_copies"])
-        ]
-        warm_head(
-            recognizer,
-            [row[0] for row in rows],
-            [row[1] for row in rows],
-            hparams["ctc_cost"],
-            hparams["head_warmup_steps"],
-            hparams["lr_head_warmup"],
-            seed=hparams["seed"],
-            progress=if_main_process(),
-        )
+    if hparams["start_head"] is not None:
+        put_head(head, tokens, hparams["start_head"])
+    elif (
+        features is not None
+        and hparams["checkpointer"].find_checkpoint() is None
+    ):
+        warm_up_head(recognizer, datasets["train"], features, hparams)
     fingerprint = encoder.fingerprint()
     method = hparams["subnetwork_method"]
     method.prepare(encoder.model)
@@ -156,26 +139,12 @@ def main(arguments: list[str]) -> None:
         modules={"recognizer": recognizer},
         hparams=hparams,
         run_opts=run_opts,
-        checkpointer=checkpointer,
+        checkpointer=hparams["checkpointer"],
     )
     brain.tokens = tokens
     brain.spaceless = is_spaceless(hparams["language"])
     brain.unit = selection_unit(hparams["language"])
-
-    seconds = hparams["eval_batch_seconds"]
-    train = make_loader(
-        brain,
-        datasets["train"],
-        sb.Stage.TRAIN,
-        hparams["train_batch_seconds"],
-        hparams,
-    )
-    dev, test = (
-        make_loader(brain, datasets[s], stage, seconds, hparams)
-        for s, stage in (("dev", sb.Stage.VALID), ("test", sb.Stage.TEST))
-    )
-    brain.fit(hparams["epoch_counter"], train, dev)
-    brain.evaluate(test, min_key=brain.selection_key)
+    fit_and_test(brain, datasets, hparams)
 
     identity = {
         "language": hparams["language"],
@@ -193,6 +162,97 @@ def main(arguments: list[str]) -> None:
         report_test,
         args=[brain, hparams, csvs, trainable_count(brain.parameter_groups())],
     )
+
+
+def prepare_data(hparams: dict) -> dict[str, Path]:
+    """Read the release on the main process; return a manifest a split."""
+    from prepare import prepare_commonvoice
+
+    manifests = Path(hparams["save_folder"])
+    run_on_main(
+        prepare_commonvoice,
+        kwargs={
+            "data_folder": hparams["data_folder"],
+            "language": hparams["language"],
+            "save_folder": manifests,
+            "train_minutes": hparams["train_minutes"],
+            "min_seconds": hparams["min_seconds"],
+            "max_seconds": hparams["max_seconds"],
+            "sample_rate": hparams["sample_rate"],
+            "min_samples": hparams["ssl_encoder"].min_samples,
+            "seed": hparams["seed"],
+            "clip_memory": hparams["clip_memory"],
+        },
+    )
+    return {s: manifests / f"{s}.csv" for s in ("train", "dev", "test")}
+
+
+def build_datasets(
+    encoder: SSLEncoder,
+    csvs: dict[str, Path],
+    tokens: Tokens,
+    hparams: dict,
+) -> tuple[dict[str, DynamicItemDataset], Features | None]:
+    """Return the splits, and cached features of the front end, if wanted."""
+    copies = training_copies(csvs["train"], hparams)
+    features = None
+    if hparams["cache_front_end"]:
+        features = cache_front_end(encoder, csvs, copies, hparams)
+    drawn = DrawnCopies(features or copies, hparams["augmented_copies"])
+    datasets = {}
+    for split, csv in csvs.items():
+        get = drawn if split == "train" else features
+        kind = "audio" if features is None else "features"
+        datasets[split] = speech_dataset(
+            csv, tokens, hparams["sample_rate"], **{kind: get}
+        )
+    return datasets, features
+
+
+def warm_up_head(
+    recognizer: CTCModel,
+    train: DynamicItemDataset,
+    features: Features,
+    hparams: dict,
+) -> None:
+    """Fit the head on the untouched encoder."""
+    rows = [
+        (features(uid), row["tokens"])
+        for row in (train[i] for i in range(len(train)))
+        for uid in with_copies([row["id"]], hparams["augmented_copies"])
+    ]
+    warm_head(
+        recognizer,
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        hparams["ctc_cost"],
+        hparams["head_warmup_steps"],
+        hparams["lr_head_warmup"],
+        seed=hparams["seed"],
+        progress=if_main_process(),
+    )
+
+
+def fit_and_test(
+    brain: CTCBrain,
+    datasets: dict[str, DynamicItemDataset],
+    hparams: dict,
+) -> None:
+    """Fit, then evaluate the best checkpoint on the test set."""
+    seconds = hparams["eval_batch_seconds"]
+    train = make_loader(
+        brain,
+        datasets["train"],
+        sb.Stage.TRAIN,
+        hparams["train_batch_seconds"],
+        hparams,
+    )
+    dev, test = (
+        make_loader(brain, datasets[s], stage, seconds, hparams)
+        for s, stage in (("dev", sb.Stage.VALID), ("test", sb.Stage.TEST))
+    )
+    brain.fit(hparams["epoch_counter"], train, dev)
+    brain.evaluate(test, min_key=brain.selection_key)
 
 
 if __name__ == "__main__":

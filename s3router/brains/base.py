@@ -7,6 +7,7 @@ business: see `ctc.py`.
 """
 
 import math
+from contextlib import ExitStack
 
 import speechbrain as sb
 import torch
@@ -89,6 +90,7 @@ class SubnetworkBrain(sb.Brain):
 
     def on_fit_start(self) -> None:
         """Recover a checkpoint, or let the method look at the data first."""
+        self.method.plan(self._total_steps)
         super().on_fit_start()
         self.random_state.apply(end_of_epoch=True)
         if self.optimizer_step == 0:
@@ -172,11 +174,18 @@ class SubnetworkBrain(sb.Brain):
     ) -> None:
         last = epoch == self.hparams.epoch_counter.limit
         if epoch % self.hparams.validate_every == 0 or last:
-            super()._fit_valid(valid_set, epoch, enable)
+            with self.method.evaluated():
+                super()._fit_valid(valid_set, epoch, enable)
 
-    def _save_intra_epoch_ckpt(self) -> None:
-        self.method.before_save()
-        super()._save_intra_epoch_ckpt()
+    def evaluate(self, *args, **kwargs) -> float | None:
+        """Evaluate as SpeechBrain does, on what would be saved."""
+        with ExitStack() as self._evaluation:
+            return super().evaluate(*args, **kwargs)
+
+    def on_evaluate_start(self, *args, **kwargs) -> None:
+        """Load the best checkpoint, then bring it into its saved form."""
+        super().on_evaluate_start(*args, **kwargs)
+        self._evaluation.enter_context(self.method.evaluated())
 
     def log_epoch(self, epoch: int, **stats: dict[str, float]) -> None:
         """Write one stage's numbers to all loggers.
@@ -204,7 +213,6 @@ class SubnetworkBrain(sb.Brain):
         min_key : str
             The measure by which the checkpoint is selected; less is better.
         """
-        self.method.before_save()
         self.checkpointer.save_and_keep_only(
             meta=meta, min_keys=[min_key], num_to_keep=1
         )

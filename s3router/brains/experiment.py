@@ -14,20 +14,22 @@ from s3router.data.augment import DegradedClips, with_copies
 from s3router.data.languages import is_spaceless
 from s3router.data.manifest import read_manifest
 from s3router.data.tokens import CharTokens, SentencePieceTokens, Tokens
-from s3router.errors import one_of
+from s3router.errors import MismatchError, one_of
+from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import SSLEncoder
 from s3router.models.front_end_cache import FrontEndCache
+from s3router.models.heads import CTCHead
 
 
-def start_experiment(path: str, overrides: str, script: str) -> dict:
+def start_experiment(path: str, overrides: str | dict, script: str) -> dict:
     """Load the settings and make the experiment's folder, as SpeechBrain does.
 
     Arguments
     ---------
     path : str
         The experiment's YAML.
-    overrides : str
-        Settings of the command line, as YAML text.
+    overrides : str or dict
+        Settings of the command line, as YAML text or mapping.
     script : str
         The recipe's file, of which a copy is kept.
 
@@ -77,6 +79,33 @@ def build_tokens(train_csv: Path, hparams: Mapping) -> Tokens:
         hparams["vocabulary_size"],
         spaceless=is_spaceless(hparams["language"]),
     )
+
+
+def put_head(head: CTCHead, tokens: Tokens, folder: str) -> None:
+    """Let a head start from that of a subnetwork.
+
+    Arguments
+    ---------
+    head : CTCHead
+        Overwritten.
+    tokens : Tokens
+        What its outputs stand for.
+    folder : str
+        Of a subnetwork.
+
+    Raises
+    ------
+    MismatchError
+        If its outputs stand for other tokens, or take another width.
+    """
+    start = Subnetwork.load(folder)
+    if start.tokens != list(tokens.symbols):
+        raise MismatchError(
+            f"start_head: {folder} has {len(start.tokens)} tokens, and they "
+            f"are not the {len(tokens.symbols)} of these transcripts; leave "
+            "start_head out, or train on the same transcripts"
+        )
+    head.load_numpy(start.head)
 
 
 def training_copies(train_csv: Path, hparams: Mapping) -> DegradedClips:

@@ -42,7 +42,7 @@ def flatten_hparams(path: str | Path, overrides: str | dict = "") -> str:
     SettingError
         If a file is no valid YAML, or a setting exists in no parent.
     """
-    given = _parse(overrides, "the command line")
+    given = parse_yaml(overrides, "the command line")
     tree, folder = _extended(Path(path))
     profiles = tree.pop("profiles", {})
     settings = {**tree, **given}
@@ -100,10 +100,29 @@ def _extended(path: Path) -> tuple[dict, Path]:
 def _read(path: Path) -> dict:
     if not path.is_file():
         raise NotFoundError(f"no such YAML: {path}")
-    return _parse(path.read_text(encoding="utf-8"), str(path))
+    return parse_yaml(path.read_text(encoding="utf-8"), str(path))
 
 
-def _parse(text: str | dict, where: str) -> dict:
+def parse_yaml(text: str | dict, where: str) -> dict:
+    """Return the tree of a YAML text, its tags unread.
+
+    Arguments
+    ---------
+    text : str or dict
+        The text; a mapping is returned as it is.
+    where : str
+        Where it comes from, for the message.
+
+    Returns
+    -------
+    dict
+        Empty for an empty text.
+
+    Raises
+    ------
+    SettingError
+        If it is no valid YAML.
+    """
     if isinstance(text, dict):
         return text
     try:

@@ -29,7 +29,6 @@ def save_subnetwork(
     hparams : mapping
         With `subnetwork_folder`.
     """
-    brain.method.before_save()
     subnetwork = collect_subnetwork(
         brain.method,
         brain.head.to_numpy(),
@@ -92,7 +91,7 @@ def report_test(
         },
         extra={
             "language": hparams["language"],
-            "method": brain.method.name,
+            "method": hparams["variant"] or brain.method.name,
             "sparsity": _measured_sparsity(brain),
             "labelled_minutes": round(labelled / 60, 2),
             "best_epoch": best.meta["epoch"],

@@ -39,11 +39,21 @@ QUICKSTART_COLUMNS = {
     "agrees": "torch = onnxruntime",
 }
 #: Settings that came later, and what results from before had without saying.
-IMPLIED = {"mask_rule": "top"}
+IMPLIED = {
+    "mask_rule": "top",
+    "frozen": False,
+    "reprune_every": 50,
+    "ramp_share": 0.5,
+    "taylor_batches": 50,
+}
 #: Rates that a method has no use for, so that its results do not depend on
 #: them. One that is not named here is taken to use all.
 UNUSED_RATES = {
     "mask_tuning": ("weights",),
+    "parp": ("scores",),
+    "magnitude": ("scores",),
+    "taylor": ("scores",),
+    "random": ("scores",),
     "full": ("scores",),
     "lora": ("scores",),
     "head_only": ("scores", "weights"),

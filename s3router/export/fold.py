@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from s3router.errors import MismatchError
 from s3router.formats.subnetwork import Subnetwork
-from s3router.masks.router import apply_masks
+from s3router.masks.apply import apply_masks, put_weights
 from s3router.models.encoder import SSLEncoder
 from s3router.models.heads import CTCHead
 
@@ -116,39 +116,6 @@ def fold(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
     _remove_parametrizations(model)
     _check_zeros(model, subnetwork.masks)
     return model
-
-
-@torch.no_grad()
-def put_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Replace weights of a model by name, strictly.
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        The Hugging Face model of the encoder.
-    weights : mapping of str to np.ndarray
-        Names relative to `model`; whole tensors.
-
-    Raises
-    ------
-    MismatchError
-        If a name does not exist, or a shape differs; nothing is then changed.
-    """
-    state = model.state_dict(keep_vars=True)
-    for name, value in weights.items():
-        if name not in state:
-            raise MismatchError(
-                f"the subnetwork's tuned weight {name} is no weight of the "
-                f"encoder"
-            )
-        if tuple(state[name].shape) != tuple(value.shape):
-            raise MismatchError(
-                f"the subnetwork's tuned weight {name} has shape "
-                f"{tuple(value.shape)}, the encoder's has "
-                f"{tuple(state[name].shape)}"
-            )
-    for name, value in weights.items():
-        state[name].copy_(torch.from_numpy(np.array(value)))
 
 
 def _check_normalize(encoder: SSLEncoder, subnetwork: Subnetwork) -> None:

@@ -1,4 +1,4 @@
-"""Multiply finished masks into plain weights, without scores or a router."""
+"""Put what a subnetwork holds into a plain encoder: masks, tuned weights."""
 
 from collections.abc import Mapping
 
@@ -59,3 +59,36 @@ def apply_masks(
     for name, mask in new.items():
         weight = linears[name].weight
         weight.mul_(mask.to(weight.device))
+
+
+@torch.no_grad()
+def put_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Replace weights of a model by name, strictly.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The Hugging Face model of the encoder.
+    weights : mapping of str to np.ndarray
+        Names relative to `model`; whole tensors.
+
+    Raises
+    ------
+    MismatchError
+        If a name does not exist, or a shape differs; nothing is then changed.
+    """
+    state = model.state_dict(keep_vars=True)
+    for name, value in weights.items():
+        if name not in state:
+            raise MismatchError(
+                f"the subnetwork's tuned weight {name} is no weight of the "
+                f"encoder"
+            )
+        if tuple(state[name].shape) != tuple(value.shape):
+            raise MismatchError(
+                f"the subnetwork's tuned weight {name} has shape "
+                f"{tuple(value.shape)}, the encoder's has "
+                f"{tuple(state[name].shape)}"
+            )
+    for name, value in weights.items():
+        state[name].copy_(torch.from_numpy(np.array(value)))

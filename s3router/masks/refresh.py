@@ -76,7 +76,7 @@ def refresh_masks(
         else masks[unit.name].mask
         for unit in units
     }
-    pools = _pools(units, shares, scores, keeps, scope, grouped)
+    pools = pools_of(units, shares, scores, keeps, scope, grouped)
     if rule == "positive":
         selected = select_positive(pools)
     elif pattern.kind == "n:m":
@@ -94,7 +94,7 @@ def refresh_masks(
     }
 
 
-def _pools(
+def pools_of(
     units: Sequence[Unit],
     shares: Sequence[Share],
     scores: Mapping[str, Tensor],
@@ -102,7 +102,32 @@ def _pools(
     scope: str,
     grouped: bool,
 ) -> list[Pool]:
-    """Return what is ranked together, on the tensors as they are now."""
+    """Return what is ranked together, on the tensors as they are now.
+
+    Arguments
+    ---------
+    units : sequence of Unit
+        What has a score.
+    shares : sequence of Share
+        For each unit its sparsity.
+    scores, keeps : mapping
+        By unit: float32, and bool of the same shape, which a selection
+        overwrites.
+    scope : str
+        `layer` or `global`.
+    grouped : bool
+        Whether scores are of channels and heads.
+
+    Returns
+    -------
+    list of Pool
+        Every unit is in one of them.
+
+    Raises
+    ------
+    SettingError
+        If scores are not float32.
+    """
     pools: dict[object, Pool] = {}
     of_pool: dict[object, float] = {}
     for unit, share in zip(units, shares, strict=True):

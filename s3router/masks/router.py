@@ -7,7 +7,6 @@ selected once for each optimizer step and not sorted anew in every forward,
 counts are exact, scores stay float32, and channel and head scores train.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from s3router.masks.apply import apply_masks
 from s3router.masks.exchange import as_tensor, check_like
 from s3router.masks.init import (
     check_init,
+    generator_of,
     initial_scores,
     positive_where_kept,
 )
@@ -118,7 +118,7 @@ class Router:
         seed: int = 0,
         rule: str = "top",
     ):
-        self._rule = one_of(rule, RULES, "rule")
+        self.rule = one_of(rule, RULES, "rule")
         self._scope = one_of(scope, ("layer", "global"), "scope")
         self._pattern = Pattern.parse(pattern)
         self._surrogate = one_of(surrogate, SURROGATES, "surrogate")
@@ -126,13 +126,13 @@ class Router:
         init = check_init(init, init_scale)
         self.targets = resolve_targets(encoder, targets)
         structured = self._pattern.kind == "structured"
-        self._units = plan_units(encoder, self.targets, structured)
+        self.units = tuple(plan_units(encoder, self.targets, structured))
         self._linears = {n: encoder.get_submodule(n) for n in self.targets}
         for name, linear in self._linears.items():
             check_plain(linear, name)
         check_pattern(self._pattern, self._scope, self._linears)
         check_rule(rule, self._pattern, scope)
-        self._shares = shares(sparsity, self._units, self._pattern)
+        self._shares = shares(sparsity, self.units, self._pattern)
         self._workspace = Workspace()
         self._frozen = False
         self._attached = True
@@ -141,12 +141,13 @@ class Router:
             parameter.requires_grad_(False)
         self._scores: dict[str, nn.Parameter] = {}
         self._masks: dict[str, MaskedWeight] = {}
-        for unit, (share, _) in zip(self._units, self._shares, strict=True):
+        for unit, (share, _) in zip(self.units, self._shares, strict=True):
+            weights = {n: self._linears[n].weight for n in unit.members}
             scores = initial_scores(
                 init,
-                unit.saliency(encoder),
+                unit.saliency(weights),
                 unit.fans(encoder),
-                _generator(seed, unit.name),
+                generator_of(seed, unit.name),
                 share,
                 init_scale,
             )
@@ -257,11 +258,11 @@ class Router:
         SettingError
             Under the rule `positive`, which has no share to change.
         """
-        if self._rule == "positive":
+        if self.rule == "positive":
             raise SettingError(
                 "rule positive: the scores alone decide what is removed"
             )
-        self._shares = shares(sparsity, self._units, self._pattern)
+        self._shares = shares(sparsity, self.units, self._pattern)
 
     # -- exchange ---------------------------------------------------------
 
@@ -343,7 +344,7 @@ class Router:
             linear = self._linears[name]
             shape = (linear.out_features, linear.in_features)
             mask = MaskedWeight(
-                scores, shape, self._surrogate, layout, self._rule
+                scores, shape, self._surrogate, layout, self.rule
             )
             attach(linear, name, mask)
             self._masks[name] = mask
@@ -367,14 +368,14 @@ class Router:
     def _select(self) -> int:
         """Overwrite all masks; return the number of flipped entries."""
         selected = refresh_masks(
-            self._units,
+            self.units,
             self._shares,
             self._scores,
             self._masks,
             self._scope,
             self._pattern,
             self._workspace,
-            self._rule,
+            self.rule,
         )
         self._removed = {name: selected[name].removed for name in self._masks}
         return sum(one.flipped for one in selected.values())
@@ -384,7 +385,7 @@ class Router:
         for name, mask in self.masks().items():
             kept = int(torch.count_nonzero(mask))
             self._removed[name] = mask.numel() - kept
-        for unit in self._units:
+        for unit in self.units:
             follow_columns(unit, self._masks)
 
     def _total(self) -> int:
@@ -397,10 +398,3 @@ def _check_steps(value: int) -> int:
             f"refresh_every: {value!r} is not a number of steps, 1 or more"
         )
     return value
-
-
-def _generator(seed: int, name: str) -> torch.Generator:
-    """Return the random numbers of one unit, alike on every machine."""
-    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    start = int.from_bytes(digest[:8], "little") >> 1
-    return torch.Generator().manual_seed(start)

@@ -58,13 +58,14 @@ class Unit:
     members: dict[str, str]
     groups: int = 0
 
-    def saliency(self, encoder: nn.Module) -> Tensor:
-        """Return the weight, or the norm of the weights of each group.
+    def saliency(self, matrices: Mapping[str, Tensor]) -> Tensor:
+        """Return the matrix, or the norm of what each group has in all.
 
         Arguments
         ---------
-        encoder : torch.nn.Module
-            The encoder, not yet masked.
+        matrices : mapping
+            By linear layer, `(out, in)`: its weight, or another measure of
+            how much each weight matters.
 
         Returns
         -------
@@ -72,11 +73,11 @@ class Unit:
             `(out, in)` signed, or `(groups,)` at least 0; float32.
         """
         if not self.groups:
-            return encoder.get_submodule(self.name).weight.detach().float()
+            return matrices[self.name].detach().float()
         squares = 0
         for name, layout in self.members.items():
-            weight = encoder.get_submodule(name).weight.detach().float()
-            rows = weight if layout == "rows" else weight.t()
+            matrix = matrices[name].detach().float()
+            rows = matrix if layout == "rows" else matrix.t()
             squares = squares + rows.reshape(self.groups, -1).square().sum(1)
         return torch.sqrt(squares)
 
@@ -192,6 +193,38 @@ def check_pattern(
                 f"inputs of {name} are not a multiple of {pattern.m}; leave "
                 "it out of the targets"
             )
+
+
+def blocks_below(
+    layers: int | None, units: Sequence[Unit], setting: str
+) -> list[Unit]:
+    """Return the units of the first blocks.
+
+    Arguments
+    ---------
+    layers : int or None
+        How many blocks, from below; None: all units, those outside of
+        blocks too.
+    units : sequence of Unit
+        The units.
+    setting : str
+        Where the number comes from, for the message.
+
+    Raises
+    ------
+    SettingError
+        If it is not a number of masked blocks.
+    """
+    if layers is None:
+        return list(units)
+    masked = {unit.block for unit in units if unit.block is not None}
+    if isinstance(layers, bool) or not 0 < layers <= len(masked):
+        raise SettingError(
+            f"{setting}: {layers!r} is not a number from 1 to {len(masked)}, "
+            "how many blocks of the encoder are masked"
+        )
+    first = sorted(masked)[:layers]
+    return [unit for unit in units if unit.block in first]
 
 
 def shares(

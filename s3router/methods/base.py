@@ -8,6 +8,7 @@ not know any concrete method.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,9 +30,9 @@ class Method(ABC):
     """How a subnetwork of a frozen encoder is found.
 
     The order of calls is: `prepare` once, before any optimizer exists;
-    `before_fit` once, unless training resumes; `after_step` after every
-    optimizer step; `before_save` before every checkpoint and before the
-    result is read; then `masks` and `weights`.
+    `plan`; `before_fit` once, unless training resumes; `after_step` after
+    every optimizer step; `evaluated` around every evaluation; then `masks`
+    and `weights`.
 
     Parameters come in named groups. Each group gets an optimizer and a
     learning rate of its own (YAML keys `optimizers` and their `lr_...`), and
@@ -56,6 +57,20 @@ class Method(ABC):
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return what the optimizers train, by group; empty for none."""
+
+    def plan(self, steps: int) -> None:
+        """Learn how long training will be, for schedules.
+
+        Arguments
+        ---------
+        steps : int
+            Optimizer steps in all, those before a resume included.
+
+        Raises
+        ------
+        SettingError
+            If a schedule of the method cannot end within so many.
+        """
 
     def before_fit(
         self, batches: Callable[[], Iterator], loss: BatchLoss
@@ -85,19 +100,25 @@ class Method(ABC):
         """
         return {}
 
-    def before_save(self) -> None:
-        """Bring the weights into the state that the file is to state.
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Keep the encoder, inside, as `masks` and `weights` state it.
 
-        Methods whose weights may grow back prune here again, so that what is
-        saved has the stated sparsity.
+        For methods whose weights may grow back between two prunings: what is
+        evaluated is what would be saved, and training goes on from where it
+        was.
         """
+        yield
 
     def masks(self) -> dict[str, Tensor]:
         """Return the mask by weight-owner name (bool); empty for none."""
         return {}
 
     def weights(self) -> dict[str, Tensor]:
-        """Return tuned weights by parameter name; empty where none changed."""
+        """Return tuned weights by parameter name; empty where none changed.
+
+        They have the stated sparsity, whatever has grown back in training.
+        """
         return {}
 
     def describe(self) -> dict:

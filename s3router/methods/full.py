@@ -6,14 +6,10 @@ in all methods here and in the fine-tuning of wav2vec 2.0 (Baevski et al.,
 2020, section 4.2).
 """
 
-import torch
 from torch import Tensor, nn
 
-from s3router.errors import MismatchError
-from s3router.methods.base import Method, freeze
-
-# Never part of the computation here, so it would have no gradient.
-_UNUSED = "masked_spec_embed"
+from s3router.methods.base import Method
+from s3router.methods.tunable import free_weights, restore_weights
 
 
 class FullTuning(Method):
@@ -27,15 +23,7 @@ class FullTuning(Method):
 
     def prepare(self, encoder: nn.Module) -> None:
         """Freeze the front end, free everything behind it."""
-        freeze(encoder)
-        front_end = set(encoder.feature_extractor.parameters())
-        self._tuned = {
-            name: parameter
-            for name, parameter in encoder.named_parameters()
-            if parameter not in front_end and name != _UNUSED
-        }
-        for parameter in self._tuned.values():
-            parameter.requires_grad_(True)
+        self._tuned = free_weights(encoder)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the encoder's weights as the one group `weights`."""
@@ -51,19 +39,4 @@ class FullTuning(Method):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the tuned weights; names must be the same."""
-        if set(state) != set(self._tuned):
-            odd = sorted(set(state) ^ set(self._tuned))
-            raise MismatchError(
-                f"the checkpoint's tuned weights are not this encoder's: "
-                f"{odd[0]} is in only one of them ({len(odd)} such names)"
-            )
-        for name, parameter in self._tuned.items():
-            if state[name].shape != parameter.shape:
-                raise MismatchError(
-                    f"the checkpoint's {name} is {tuple(state[name].shape)}, "
-                    f"this encoder's {tuple(parameter.shape)}: it is of "
-                    "another encoder; choose another --output_folder"
-                )
-        with torch.no_grad():
-            for name, parameter in self._tuned.items():
-                parameter.copy_(state[name])
+        restore_weights(self._tuned, state)

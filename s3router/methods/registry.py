@@ -7,10 +7,24 @@ from s3router.methods.base import Method
 from s3router.methods.full import FullTuning
 from s3router.methods.head_only import HeadOnly
 from s3router.methods.lora import LoRA
+from s3router.methods.magnitude import MagnitudePruning
 from s3router.methods.mask_tuning import MaskTuning
+from s3router.methods.parp import PARP
+from s3router.methods.random_mask import RandomMask
+from s3router.methods.taylor import TaylorPruning
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (MaskTuning, FullTuning, LoRA, HeadOnly)
+    method.name: method
+    for method in (
+        MaskTuning,
+        PARP,
+        MagnitudePruning,
+        TaylorPruning,
+        RandomMask,
+        FullTuning,
+        LoRA,
+        HeadOnly,
+    )
 }
 
 
@@ -24,7 +38,8 @@ def build_method(name: str, **settings: object) -> Method:
     Arguments
     ---------
     name : str
-        A key of `METHODS`: mask_tuning, full, lora, head_only.
+        A key of `METHODS`: mask_tuning, parp, magnitude, taylor, random,
+        full, lora, head_only.
     **settings : object
         Settings of this and of other methods.
 

@@ -1,5 +1,6 @@
 """What the training loop refuses, on a two-layer encoder."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -52,9 +53,9 @@ class ToyBrain(SubnetworkBrain):
         return predictions.square().mean()
 
 
-def make_brain(method, rates=None, accumulation=1):
+def make_brain(method, rates=None, accumulation=1, kind=ToyBrain):
     head = nn.Linear(3, 2)
-    return ToyBrain(
+    return kind(
         method=method,
         head=head,
         modules={"head": head},
@@ -74,10 +75,13 @@ def make_brain(method, rates=None, accumulation=1):
     )
 
 
-def fit(brain, batches=4):
+def loader(batches=4):
     data = [torch.ones(2, 3) for _ in range(batches)]
-    loader = torch.utils.data.DataLoader(data, batch_size=None)
-    brain.fit(brain.hparams.epoch_counter, loader)
+    return torch.utils.data.DataLoader(data, batch_size=None)
+
+
+def fit(brain, batches=4, valid=None):
+    brain.fit(brain.hparams.epoch_counter, loader(batches), valid)
 
 
 def test_method_hears_of_every_optimizer_step():
@@ -86,6 +90,38 @@ def test_method_hears_of_every_optimizer_step():
     fit(brain, batches=4)
     assert method.steps == [1, 2, 3, 4]
     assert brain.step_statistics() == {"mask_flips": 2.5}
+
+
+def test_method_knows_the_length_and_shows_its_saved_form():
+    class Pruned(OneWeight):
+        inside = False
+        seen: list = []
+
+        def plan(self, steps):
+            self.planned = steps
+
+        @contextmanager
+        def evaluated(self):
+            self.inside = True
+            yield
+            self.inside = False
+
+    class Watching(ToyBrain):
+        def compute_objectives(self, predictions, batch, stage):
+            self.method.seen.append((stage.name, self.method.inside))
+            return super().compute_objectives(predictions, batch, stage)
+
+    method = Pruned()
+    brain = make_brain(method, kind=Watching, accumulation=2)
+    fit(brain, batches=3, valid=loader(1))
+    brain.evaluate(loader(1))
+    assert method.planned == 4  # 2 epochs of 3 batches, 2 to a step
+    assert set(method.seen) == {
+        ("TRAIN", False),
+        ("VALID", True),
+        ("TEST", True),
+    }
+    assert not method.inside
 
 
 def test_learning_rate_follows_progress():

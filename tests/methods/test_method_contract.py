@@ -1,18 +1,22 @@
 """What every method promises; a new method is checked by being registered."""
 
-import numpy as np
 import pytest
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2Model
+from method_encoders import make_encoder, output, save, train
 
 from s3router.errors import MismatchError, SettingError
 from s3router.formats.subnetwork import Subnetwork
 from s3router.masks.router import apply_masks
 from s3router.methods.registry import METHODS, build_method
-from s3router.methods.subnetwork import collect_subnetwork
 
 # Settings of all methods side by side, as a YAML has them.
-SETTINGS = {"targets": "all", "sparsity": 0.3, "seed": 3}
+SETTINGS = {
+    "targets": "all",
+    "sparsity": 0.3,
+    "scope": "layer",
+    "seed": 3,
+    "reprune_every": 2,
+}
 # W x + B (A x) and (W + B A) x are rounded differently; all else is exact.
 ROUNDING = {"lora": 1e-5}
 
@@ -20,49 +24,6 @@ ROUNDING = {"lora": 1e-5}
 @pytest.fixture(params=sorted(METHODS))
 def name(request):
     return request.param
-
-
-def make_encoder(seed: int = 0) -> Wav2Vec2Model:
-    torch.manual_seed(seed)
-    config = Wav2Vec2Config(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        conv_dim=(16, 16),
-        conv_stride=(5, 4),
-        conv_kernel=(10, 4),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=4,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
-        feat_proj_dropout=0.0,
-        layerdrop=0.0,
-        mask_time_prob=0.0,
-    )
-    return Wav2Vec2Model(config).eval()
-
-
-def output(encoder) -> torch.Tensor:
-    wav = torch.randn(2, 800, generator=torch.Generator().manual_seed(5))
-    return encoder(wav).last_hidden_state
-
-
-def train(encoder, method, steps: int = 3) -> None:
-    groups = method.parameter_groups()
-    optimizers = [torch.optim.Adam(g, lr=1e-2) for g in groups.values()]
-    for step in range(1, steps + 1):
-        result = output(encoder)
-        if groups:
-            # Behind a layer norm, the mean over all channels is always 1.
-            result[..., ::3].square().mean().backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        method.after_step(step)
-    method.before_save()
 
 
 def prepared(name: str):
@@ -123,29 +84,15 @@ def test_checkpoint_continues_as_if_never_stopped(name):
     other_encoder, other = prepared(name)
     other.load_state_dict(state)
     # Fresh optimizers on both sides: only the method's state is compared.
-    train(encoder, method, steps=2)
-    train(other_encoder, other, steps=2)
+    train(encoder, method, steps=2, resumed=True)
+    train(other_encoder, other, steps=2, resumed=True)
     assert torch.equal(output(encoder), output(other_encoder))
 
 
 def test_saved_subnetwork_makes_the_plain_encoder_equal(name, tmp_path):
     encoder, method = prepared(name)
     train(encoder, method)
-    collect_subnetwork(
-        method,
-        {"weight": np.zeros((3, 32), np.float32)},
-        ["<blk>", "<unk>", "a"],
-        {
-            "language": "xx",
-            "task": "ctc",
-            "encoder": "test",
-            "fingerprint": "sha256:0",
-            "sample_rate": 16000,
-            "normalize": True,
-            "unit": "char",
-            "head": {"type": "ctc"},
-        },
-    ).save(tmp_path / "subnetwork")
+    save(method, tmp_path / "subnetwork")
     loaded = Subnetwork.load(tmp_path / "subnetwork")
     plain = make_encoder()
     state = dict(plain.named_parameters())
@@ -153,7 +100,8 @@ def test_saved_subnetwork_makes_the_plain_encoder_equal(name, tmp_path):
         for weight_name, value in loaded.weights.items():
             state[weight_name].copy_(torch.from_numpy(value))
     apply_masks(plain, loaded.masks)
-    difference = (output(encoder) - output(plain)).abs().max()
+    with method.evaluated():
+        difference = (output(encoder) - output(plain)).abs().max()
     assert difference <= ROUNDING.get(name, 0.0)
     assert bool(loaded.weights) == METHODS[name].changes_weights
     assert loaded.config["method"] == name
@@ -167,6 +115,23 @@ def test_masks_have_the_stated_sparsity_exactly(name):
         weight = encoder.get_submodule(owner).weight
         assert mask.shape == weight.shape
         assert int((~mask).sum()) == round(0.3 * mask.numel()), owner
+    saved = method.weights()
+    for owner, mask in method.masks().items():
+        if f"{owner}.weight" in saved:
+            assert not saved[f"{owner}.weight"][~mask].any(), owner
+
+
+def test_what_is_evaluated_leaves_training_as_it_was(name):
+    encoder, method = prepared(name)
+    train(encoder, method)
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    trained = output(encoder)
+    with method.evaluated():
+        inside = {k: v.clone() for k, v in method.state_dict().items()}
+    assert torch.equal(output(encoder), trained)
+    for key, value in before.items():
+        assert torch.equal(value, inside[key]), "a checkpoint would differ"
+        assert torch.equal(value, method.state_dict()[key])
 
 
 def test_same_seed_same_subnetwork(name):

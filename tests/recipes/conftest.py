@@ -87,9 +87,10 @@ def small_encoder(tmp_path_factory) -> Path:
 class Recipe:
     """Runs the real command with what a test changes."""
 
-    def __init__(self, corpus: Path, encoder: Path):
+    def __init__(self, corpus: Path, encoder: Path, yaml: str = "zh_sparse"):
         self.corpus = corpus
         self.encoder = encoder
+        self.yaml = yaml
 
     def command(self, output: Path, *options: str) -> list[str]:
         """Return the arguments behind the interpreter."""
@@ -112,7 +113,12 @@ class Recipe:
             "--noprogressbar",
         ]
         named = {o.split("=", 1)[0]: o for o in (*defaults, *options)}
-        return [str(RECIPE), "hparams/zh_sparse.yaml", *named.values()]
+        yaml = f"hparams/{self.yaml}.yaml"
+        return [str(RECIPE), yaml, *named.values()]
+
+    def of(self, yaml: str) -> "Recipe":
+        """Return the same with another YAML of `hparams`."""
+        return Recipe(self.corpus, self.encoder, yaml)
 
     def environment(self) -> dict[str, str]:
         """Return one-threaded, offline surroundings."""

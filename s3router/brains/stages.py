@@ -1,0 +1,171 @@
+"""Experiments of several stages: each starts from what earlier ones found.
+
+Fine-tune then prune, one-shot pruning, the lottery ticket: the key `stages`
+lists what differs from stage to stage. Each is a whole run with a folder,
+checkpoints and a result of its own, so that an experiment goes on between and
+inside stages. Must not train.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml
+
+from s3router.brains.hparams import flatten_hparams, parse_yaml
+from s3router.errors import S3RouterError, SettingError, near
+from s3router.formats.files import read_json, write_json
+from s3router.formats.subnetwork import Subnetwork
+
+#: Settings that may name an earlier stage instead of a subnetwork's folder.
+STARTS = ("start_mask", "start_weights", "start_head")
+_MARK = "finished.json"
+
+
+def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
+    """Return what each stage of an experiment is given beside its YAML.
+
+    Arguments
+    ---------
+    path : str
+        The experiment's YAML. Its key `stages` is null for one stage, or a
+        list of blocks of settings, each with a `name`.
+    overrides : str or mapping
+        Settings of the command line. They hold in every stage that does not
+        say otherwise.
+
+    Returns
+    -------
+    list of dict
+        Overrides for `load_hparams`, in order. The last stage has the
+        experiment's own output folder, each earlier one the folder of its
+        name in there.
+
+    Raises
+    ------
+    SettingError
+        If a stage has no name, or one that was there, or an unknown setting,
+        or starts from a stage that does not come before it.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "two.yaml"
+    >>> _ = path.write_text('''
+    ... output_folder: out
+    ... method: full
+    ... start_weights: null
+    ... result_file: null
+    ... stages:
+    ...     - {name: tuned}
+    ...     - {name: pruned, method: mask_tuning, start_weights: tuned}
+    ... ''')
+    >>> first, last = stages_of(str(path), "")
+    >>> first["output_folder"], last["output_folder"], last["start_weights"]
+    ('out/tuned', 'out', 'out/tuned/subnetwork')
+    """
+    given = dict(parse_yaml(overrides, "the command line"))
+    text = flatten_hparams(path, given)
+    tree = parse_yaml(text, path)
+    stages = tree.get("stages")
+    if not stages:
+        return [given]
+    output = Path(str(_resolved(text, tree, "output_folder")))
+    folders: dict[str, Path] = {}
+    found = []
+    for number, stage in enumerate(stages, start=1):
+        settings = _checked(stage, number, tree, folders)
+        name = settings.pop("name")
+        last = number == len(stages)
+        folders[name] = output if last else output / name
+        for key in STARTS:
+            if settings.get(key) in folders:
+                start = folders[settings[key]]
+                settings[key] = str(start / "subnetwork")
+        settings["output_folder"] = str(folders[name])
+        if not last:
+            settings["result_file"] = str(folders[name] / "result.json")
+        found.append({**given, **settings})
+    return found
+
+
+def is_finished(path: str, overrides: Mapping) -> bool:
+    """Return whether a stage has run to its end with just these settings.
+
+    Arguments
+    ---------
+    path : str
+        The experiment's YAML.
+    overrides : mapping
+        Of `stages_of`.
+
+    Returns
+    -------
+    bool
+        True if `mark_finished` was told so, and the subnetwork is sound.
+    """
+    folder = Path(overrides["output_folder"])
+    try:
+        marked = read_json(folder / _MARK)
+        Subnetwork.load(folder / "subnetwork")
+    except S3RouterError:
+        return False
+    return marked == _settings_hash(path, overrides)
+
+
+def mark_finished(path: str, overrides: Mapping) -> None:
+    """Note that a stage has run to its end; on the main process only.
+
+    Arguments
+    ---------
+    path, overrides
+        As of `is_finished`.
+    """
+    folder = Path(overrides["output_folder"])
+    write_json(folder / _MARK, _settings_hash(path, overrides))
+
+
+def _settings_hash(path: str, overrides: Mapping) -> dict[str, str]:
+    text = flatten_hparams(path, dict(overrides))
+    return {"settings": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _checked(
+    stage: object, number: int, tree: Mapping, earlier: Mapping
+) -> dict:
+    """Return a stage's settings, or say what is wrong with them."""
+    if not isinstance(stage, Mapping) or not isinstance(stage.get("name"), str):
+        raise SettingError(
+            f"stages: number {number} is {stage!r}, but must be a block of "
+            "settings with a name, as {name: tuned, method: full}"
+        )
+    name = stage["name"]
+    if name in earlier or not re.fullmatch(r"[\w.-]+", name):
+        raise SettingError(
+            f"stages: {name!r} cannot be the name of number {number}: names "
+            "are folders, letters and digits, and each is there once"
+        )
+    for key in stage:
+        if key != "name" and key not in tree:
+            raise SettingError(
+                f"stages: {name}: there is no setting {key!r}. "
+                f"{near(str(key), map(str, tree))}"
+            )
+    return dict(stage)
+
+
+def _resolved(text: str, tree: Mapping, key: str) -> object:
+    """Return one value of a YAML, without building what else it names."""
+    needed, waiting = set(), [key]
+    while waiting:
+        name = waiting.pop()
+        if name in tree and name not in needed:
+            needed.add(name)
+            waiting += re.findall(r"<(\w+)>", str(_line(text, name)))
+    lines = [_line(text, name) for name in needed]
+    return load_hyperpyyaml("\n".join(lines))[key]
+
+
+def _line(text: str, key: str) -> str:
+    found = re.search(rf"^{re.escape(key)}:.*$", text, re.MULTILINE)
+    return found.group() if found else ""

@@ -1,0 +1,229 @@
+"""PARP: prune, adjust, re-prune.
+
+Source: Lai et al. (NeurIPS 2021), section 3, algorithm 1; as its code does it:
+
+1. The initial mask removes the smallest |weights|, of the pre-trained model
+   (MPI), of a fine-tuned one (OMP) or of another language's subnetwork.
+2. Removed weights become 0, no mask stays: fine-tuning is dense, and they may
+   grow back.
+3. Every n updates the mask is made anew from the weights as they are.
+
+PARP-P starts from a lower sparsity, which rises linearly, re-pruning by
+re-pruning, to the target. What is done otherwise than in the code: there the
+saved model has grown for up to n updates since it was last pruned; here what
+is evaluated and saved is pruned to the target, always.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from s3router.errors import SettingError
+from s3router.masks.ranking import Ranking
+from s3router.masks.rules import check_sparsity
+from s3router.methods.base import Method
+from s3router.methods.start import load_start, start_weights
+from s3router.methods.tunable import free_weights, restore_weights
+
+
+class PARP(Method):
+    """Tune all weights; zero the smallest ones now and then.
+
+    Arguments
+    ---------
+    targets : str or list of str
+        Which linear layers are pruned.
+    sparsity : float
+        Share removed in the end, in [0, 1).
+    scope : str
+        `global`, one ranking over all targets, as in PARP; or `layer`.
+    pattern : str
+        `unstructured`, `n:m` or `structured`.
+    start_mask : str, optional
+        Folder of a subnetwork of this encoder whose weights, times its mask
+        if it has one, are ranked for the first mask; None ranks the
+        pre-trained weights.
+    reprune_every : int
+        Optimizer steps between two prunings.
+    initial_sparsity : float, optional
+        Where the sparsity starts (PARP-P); None: at `sparsity`.
+    ramp_share : float
+        Share of all steps in which it rises to the target.
+    """
+
+    name = "parp"
+    changes_weights = True
+
+    def __init__(
+        self,
+        targets: str | Sequence[str] = "all",
+        sparsity: float = 0.5,
+        scope: str = "global",
+        pattern: str = "unstructured",
+        start_mask: str | None = None,
+        reprune_every: int = 50,
+        initial_sparsity: float | None = None,
+        ramp_share: float = 0.5,
+    ):
+        if isinstance(reprune_every, bool) or not reprune_every >= 1:
+            raise SettingError(
+                f"reprune_every is {reprune_every}, but must be 1 or more steps"
+            )
+        if initial_sparsity is not None:
+            _check_ramp(sparsity, initial_sparsity, ramp_share, pattern)
+        self.targets = targets
+        self.final = sparsity
+        self.scope = scope
+        self.pattern = pattern
+        self.start_mask = start_mask
+        self.reprune_every = reprune_every
+        self.initial = initial_sparsity
+        self.ramp_share = ramp_share
+        self._tuned: dict[str, nn.Parameter] = {}
+        self._pruned: dict[str, nn.Parameter] = {}
+        self._ramp_steps = 0
+        # What has grown back, for as long as the encoder is without it.
+        self._grown: dict[str, Tensor] = {}
+
+    def prepare(self, encoder: nn.Module) -> None:
+        """Zero what the initial mask removes; free all weights."""
+        self.ranking = Ranking(
+            encoder, self.targets, self.final, self.scope, self.pattern
+        )
+        names = self.ranking.targets
+        self._pruned = {n: encoder.get_submodule(n).weight for n in names}
+        ranked: Mapping[str, Tensor] = self._live()
+        if self.start_mask is not None:
+            start = load_start(self.start_mask, encoder)
+            ranked = start_weights(start, encoder, names)
+        self._zero(self.ranking.masks(ranked, self.sparsity_at(0)))
+        self._tuned = free_weights(encoder)
+
+    def plan(self, steps: int) -> None:
+        """Lay out the rise of the sparsity.
+
+        Arguments
+        ---------
+        steps : int
+            Optimizer steps there will be in all.
+
+        Raises
+        ------
+        SettingError
+            If it cannot reach its target in so many steps.
+        """
+        if self.initial is None:
+            return
+        self._ramp_steps = int(self.ramp_share * steps)
+        if self._ramp_steps < self.reprune_every:
+            raise SettingError(
+                f"parp: sparsity would rise from {self.initial} to "
+                f"{self.final} within ramp_share {self.ramp_share} of "
+                f"{steps} steps, but is changed every {self.reprune_every} "
+                "steps only: it would never get there; lower reprune_every"
+            )
+
+    def sparsity_at(self, step: int) -> float:
+        """Return the sparsity to which a pruning after a step prunes."""
+        if self.initial is None:
+            return self.final
+        prunings = max(1, self._ramp_steps // self.reprune_every)
+        done = min(1.0, step // self.reprune_every / prunings)
+        return self.initial + done * (self.final - self.initial)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return all weights behind the front end as the group `weights`."""
+        return {"weights": list(self._tuned.values())}
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Prune again if it is time; report how much of the mask is new."""
+        if step % self.reprune_every:
+            return {}
+        sparsity = self.sparsity_at(step)
+        masks = self.ranking.masks(self._live(), sparsity)
+        # What was 0 and is no longer has grown back.
+        grown = sum(
+            int(((self._pruned[n] != 0) & ~mask).sum())
+            for n, mask in masks.items()
+        )
+        self._zero(masks)
+        total = sum(mask.numel() for mask in masks.values())
+        return {"sparsity": sparsity, "zeroed": grown / total}
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Prune to the target for as long as is evaluated."""
+        masks = self.masks()
+        self._grown = {n: w.detach().clone() for n, w in self._pruned.items()}
+        self._zero(masks)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in self._pruned.items():
+                    weight.copy_(self._grown[name])
+            self._grown = {}
+
+    def masks(self) -> dict[str, Tensor]:
+        """Return the masks of the weights as they are, of target sparsity."""
+        return self.ranking.masks(self._live())
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return every tuned weight, pruned to the target."""
+        masks = self.masks()
+        return {
+            name: parameter.detach() * masks[owner]
+            if (owner := name.removesuffix(".weight")) in masks
+            else parameter.detach()
+            for name, parameter in self._tuned.items()
+        }
+
+    def describe(self) -> dict:
+        """Return the method's name and its settings."""
+        return {
+            "method": self.name,
+            "targets": self.targets,
+            "sparsity": self.final,
+            "scope": self.scope,
+            "pattern": self.pattern,
+            "reprune_every": self.reprune_every,
+            "initial_sparsity": self.initial,
+            "ramp_share": self.ramp_share,
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights in training, with what has grown back."""
+        live = {n: p.detach() for n, p in self._tuned.items()}
+        return live | {f"{n}.weight": w for n, w in self._grown.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the weights bit for bit."""
+        restore_weights(self._tuned, state)
+
+    def _live(self) -> dict[str, Tensor]:
+        return {n: weight.detach() for n, weight in self._pruned.items()}
+
+    @torch.no_grad()
+    def _zero(self, masks: Mapping[str, Tensor]) -> None:
+        for name, weight in self._pruned.items():
+            weight.mul_(masks[name].to(weight.device))
+
+
+def _check_ramp(
+    final: float, initial: float, share: float, pattern: str
+) -> None:
+    if pattern not in ("unstructured", "structured"):
+        raise SettingError(
+            f"parp: the pattern {pattern} fixes the sparsity, so it cannot "
+            "rise; leave initial_sparsity out"
+        )
+    check_sparsity(initial, "initial_sparsity")
+    if not initial <= check_sparsity(final):
+        raise SettingError(
+            f"parp: initial_sparsity {initial} is above sparsity {final}; "
+            "progressive pruning only rises"
+        )
+    if not 0 < share <= 1:
+        raise SettingError(f"ramp_share is {share}, but must be in (0, 1]")
