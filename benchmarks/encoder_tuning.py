@@ -231,7 +231,7 @@ def _removed(method: Method) -> float:
 
 def _stored_bytes(method: Method) -> int:
     """Return what a method adds to the head: 1 bit a mask entry, else fp16."""
-    factors = method.describe().get("lora_bytes")
+    factors = method.describe().get("adapter_bytes")
     if factors is not None:
         return factors
     masks = sum(-(-m.numel() // 8) for m in method.masks().values())

@@ -45,6 +45,7 @@ IMPLIED = {
     "reprune_every": 50,
     "ramp_share": 0.5,
     "taylor_batches": 50,
+    "adapter_width": 64,
 }
 #: Rates that a method has no use for, so that its results do not depend on
 #: them. One that is not named here is taken to use all.
@@ -56,6 +57,8 @@ UNUSED_RATES = {
     "random": ("scores",),
     "full": ("scores",),
     "lora": ("scores",),
+    "ia3": ("scores",),
+    "adapter": ("scores",),
     "head_only": ("scores", "weights"),
 }
 

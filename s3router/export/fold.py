@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from s3router.errors import MismatchError
 from s3router.formats.subnetwork import Subnetwork
 from s3router.masks.apply import apply_masks, put_weights
+from s3router.models.bottleneck import attach_bottlenecks
 from s3router.models.encoder import SSLEncoder
 from s3router.models.heads import CTCHead
 
@@ -100,10 +101,8 @@ def fold(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
     _check_normalize(encoder, subnetwork)
     encoder = encoder.cpu().float()
     encoder.requires_grad_(False)
-    if subnetwork.weights:
-        put_weights(encoder.model, subnetwork.weights)
-    if subnetwork.masks:
-        apply_masks(encoder.model, subnetwork.masks)
+    put_subnetwork(encoder.model, subnetwork)
+    encoder.requires_grad_(False)
     if subnetwork.head.get("weight", np.empty((0, 0))).shape[-1] != (
         encoder.hidden_size
     ):
@@ -116,6 +115,29 @@ def fold(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
     _remove_parametrizations(model)
     _check_zeros(model, subnetwork.masks)
     return model
+
+
+def put_subnetwork(model: nn.Module, subnetwork: Subnetwork) -> None:
+    """Make a plain encoder what a subnetwork says, but for the head.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The Hugging Face model, freshly loaded; changed in place.
+    subnetwork : Subnetwork
+        Its adapters, tuned weights and masks.
+
+    Raises
+    ------
+    MismatchError
+        If it names weights that the encoder has not or has in another shape.
+    """
+    if "adapter_width" in subnetwork.config:
+        attach_bottlenecks(model, subnetwork.config["adapter_width"])
+    if subnetwork.weights:
+        put_weights(model, subnetwork.weights)
+    if subnetwork.masks:
+        apply_masks(model, subnetwork.masks)
 
 
 def _check_normalize(encoder: SSLEncoder, subnetwork: Subnetwork) -> None:

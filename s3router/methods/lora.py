@@ -1,9 +1,7 @@
 """LoRA: low-rank additions to frozen weights; a baseline of equal bytes.
 
 Source: Hu et al. (ICLR 2022). ``W + alpha / rank * B A``, of which only A and
-B train; peft computes it. What is saved are the merged weights under the
-encoder's own names, so export and runtime need neither peft nor adapters.
-peft is optional (extra `lora`) and imported only where it is used.
+B train. Merged into the encoder's weights when saved.
 """
 
 import math
@@ -12,19 +10,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from s3router.errors import (
-    MismatchError,
-    MissingDependencyError,
-    SettingError,
-)
+from s3router.errors import SettingError
 from s3router.masks.targets import resolve_targets
-from s3router.methods.base import Method, freeze
+from s3router.methods.peft_method import ADAPTER, PeftMethod, peft
 
-_ADAPTER = "default"
 _FACTORS = ("lora_A", "lora_B")
 
 
-class LoRA(Method):
+class LoRA(PeftMethod):
     """Train low-rank additions to the targets; all else stays frozen.
 
     The factors are the group `weights`, so that a YAML's `lr_weights` is
@@ -44,7 +37,6 @@ class LoRA(Method):
     """
 
     name = "lora"
-    changes_weights = True
 
     def __init__(
         self,
@@ -53,6 +45,7 @@ class LoRA(Method):
         lora_alpha: float | None = None,
         seed: int = 0,
     ):
+        super().__init__()
         if lora_rank is not None and not lora_rank >= 1:
             raise SettingError(f"lora_rank is {lora_rank}, but must be 1 or up")
         if lora_alpha is not None and not lora_alpha > 0:
@@ -63,7 +56,6 @@ class LoRA(Method):
         self.rank = lora_rank
         self.alpha = lora_alpha
         self.seed = seed
-        self._layers: dict[str, nn.Module] = {}
 
     def prepare(self, encoder: nn.Module) -> None:
         """Freeze the encoder and put adapters on its targets.
@@ -82,46 +74,37 @@ class LoRA(Method):
             If adapters would have no effect on a target, or there are
             some already.
         """
-        config, inject = _peft()
         names = resolve_targets(encoder, self.targets)
-        for name in names:
-            _check(encoder, name)
         if self.rank is None:
             self.rank = equal_bytes_rank(encoder, self.targets)
         if self.alpha is None:
             self.alpha = self.rank
-        freeze(encoder)
+        config = peft(self.name).LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            target_modules=names,
+            lora_dropout=0.0,
+            bias="none",
+        )
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            inject(
-                config(
-                    r=self.rank,
-                    lora_alpha=self.alpha,
-                    target_modules=names,
-                    lora_dropout=0.0,
-                    bias="none",
-                ),
-                encoder,
-                _ADAPTER,
-            )
-        self._layers = {name: encoder.get_submodule(name) for name in names}
+            self.inject(encoder, names, config)
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return A and B of all layers as the one group `weights`."""
-        return {"weights": [factor for _, factor in self._factors()]}
+    def factors(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield A and B of every layer."""
+        for name, layer in self._layers.items():
+            for factor in _FACTORS:
+                linear = getattr(layer, factor)[ADAPTER]
+                yield f"{name}.{factor}", linear.weight
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
         """Return the merged weight of every target by its original name."""
         return {
             f"{name}.weight": layer.get_base_layer().weight
-            + layer.get_delta_weight(_ADAPTER)
+            + layer.get_delta_weight(ADAPTER)
             for name, layer in self._layers.items()
         }
-
-    def stored_bytes(self) -> int:
-        """Return what A and B take in fp16; 0 before `prepare`."""
-        return 2 * sum(factor.numel() for _, factor in self._factors())
 
     def describe(self) -> dict:
         """Return method, targets, rank, alpha, and bytes of A and B."""
@@ -130,33 +113,9 @@ class LoRA(Method):
             "targets": self.targets,
             "lora_rank": self.rank,
             "lora_alpha": self.alpha,
-            "lora_bytes": self.stored_bytes(),
+            "adapter_bytes": self.stored_bytes(),
             "seed": self.seed,
         }
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return A and B, by layer."""
-        return {name: factor.detach() for name, factor in self._factors()}
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore A and B; names and shapes must be the same."""
-        own = {name: factor.shape for name, factor in self._factors()}
-        given = {name: factor.shape for name, factor in state.items()}
-        if own != given:
-            odd = sorted(dict(own.items() ^ given.items()))
-            raise MismatchError(
-                f"the checkpoint's adapters are not these: {odd[0]} is "
-                f"missing or of another shape ({len(odd)} such names)"
-            )
-        for name, factor in self._factors():
-            factor.copy_(state[name])
-
-    def _factors(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for name, layer in self._layers.items():
-            for factor in _FACTORS:
-                linear = getattr(layer, factor)[_ADAPTER]
-                yield f"{name}.{factor}", linear.weight
 
 
 def equal_bytes_rank(encoder: nn.Module, targets: str | Sequence[str]) -> int:
@@ -189,38 +148,3 @@ def equal_bytes_rank(encoder: nn.Module, targets: str | Sequence[str]) -> int:
         mask_bytes += math.ceil(rows * columns / 8)
         rank_bytes += 2 * (rows + columns)
     return math.ceil(mask_bytes / rank_bytes)
-
-
-def _peft() -> tuple:
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise MissingDependencyError(
-            "the method 'lora' needs peft: pip install 's3router[lora]'"
-        ) from None
-    return LoraConfig, inject_adapter_in_model
-
-
-def _check(encoder: nn.Module, name: str) -> None:
-    """Refuse what an adapter on a layer could not change."""
-    layer = encoder.get_submodule(name)
-    if type(layer) is not nn.Linear:
-        raise SettingError(
-            f"{name} is a {type(layer).__name__}, adapters go on plain linear "
-            f"layers only; load the encoder anew, without masks or adapters"
-        )
-    owner = encoder.get_submodule(name.rpartition(".")[0])
-    # Both hand the weights of their layers to one fused function. By name, so
-    # that transformers need not be imported; ours is a subclass.
-    if type(owner).__name__ == "WavLMAttention":
-        raise SettingError(
-            f"transformers' WavLM reads the weight of {name} and never calls "
-            f"the layer, so an adapter would do nothing; load the encoder "
-            f"with s3router's load_encoder, or target feed_forward only"
-        )
-    if isinstance(owner, nn.TransformerEncoderLayer):
-        raise SettingError(
-            f"torch's TransformerEncoderLayer may read the weight of {name} "
-            f"without calling the layer, so an adapter might do nothing; use "
-            f"an encoder in the Hugging Face format"
-        )

@@ -3,9 +3,11 @@
 import inspect
 
 from s3router.errors import SettingError, near, one_of
+from s3router.methods.adapter import Adapter
 from s3router.methods.base import Method
 from s3router.methods.full import FullTuning
 from s3router.methods.head_only import HeadOnly
+from s3router.methods.ia3 import IA3
 from s3router.methods.lora import LoRA
 from s3router.methods.magnitude import MagnitudePruning
 from s3router.methods.mask_tuning import MaskTuning
@@ -23,6 +25,8 @@ METHODS: dict[str, type[Method]] = {
         RandomMask,
         FullTuning,
         LoRA,
+        IA3,
+        Adapter,
         HeadOnly,
     )
 }
@@ -39,7 +43,7 @@ def build_method(name: str, **settings: object) -> Method:
     ---------
     name : str
         A key of `METHODS`: mask_tuning, parp, magnitude, taylor, random,
-        full, lora, head_only.
+        full, lora, ia3, adapter, head_only.
     **settings : object
         Settings of this and of other methods.
 

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "runtime": BASE,
     "data": BASE | {"runtime"},
     "models": BASE | {"masks"},
-    "methods": BASE | {"masks"},
+    "methods": BASE | {"masks", "models"},
     "evaluation": BASE | {"runtime"},
     "export": BASE | {"masks", "models", "runtime"},
     "brains": BASE

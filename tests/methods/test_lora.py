@@ -124,7 +124,7 @@ def test_only_the_factors_are_kept():
     assert len(state) == 2 * 4 * 2
     assert {name.rpartition(".")[2] for name in state} == {"lora_A", "lora_B"}
     # 8 layers of 32 x 32, two factors of rank 2 in fp16.
-    assert method.describe()["lora_bytes"] == 8 * 2 * (2 * 32) * 2
+    assert method.describe()["adapter_bytes"] == 8 * 2 * (2 * 32) * 2
 
 
 @pytest.mark.parametrize("targets", ["all", "attention", "feed_forward"])

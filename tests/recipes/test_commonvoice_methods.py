@@ -41,6 +41,21 @@ def test_a_pruning_method_leaves_its_sparsity_and_weights(
     assert extra["method"] == (yaml["variant"] or yaml["method"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ia3", "adapter"])
+def test_small_additions_are_stored_and_exported(name, recipe, tmp_path):
+    run(recipe, name, tmp_path)
+    found = Subnetwork.load(tmp_path / "subnetwork")
+    assert found.weights and not found.masks
+    assert found.config["adapter_bytes"] > 0
+    bundle = tmp_path / "bundle"
+    status = main(
+        ["export", str(tmp_path / "subnetwork"), "--output", str(bundle)]
+    )
+    assert not status
+    assert (bundle / "zh-CN" / "model.onnx").is_file()
+
+
 @pytest.fixture(scope="module")
 def one_shot(recipe, tmp_path_factory):
     output = tmp_path_factory.mktemp("omp")
