@@ -33,7 +33,7 @@ from s3router.brains.experiment import (
     start_experiment,
     training_copies,
 )
-from s3router.brains.report import report_test, save_subnetwork
+from s3router.brains.report import report_run, save_subnetwork
 from s3router.brains.stages import is_finished, mark_finished, stages_of
 from s3router.brains.warm_head import warm_head
 from s3router.data.augment import DrawnCopies, with_copies
@@ -157,11 +157,9 @@ def run_stage(
         "spaceless": brain.spaceless,
         "head": {"type": "ctc", "layer": "last"},
     }
+    trained = trainable_count(brain.parameter_groups())
     run_on_main(save_subnetwork, args=[brain, tokens, identity, hparams])
-    run_on_main(
-        report_test,
-        args=[brain, hparams, csvs, trainable_count(brain.parameter_groups())],
-    )
+    run_on_main(report_run, args=[brain, hparams, csvs, trained])
 
 
 def prepare_data(hparams: dict) -> dict[str, Path]:
@@ -238,7 +236,7 @@ def fit_and_test(
     datasets: dict[str, DynamicItemDataset],
     hparams: dict,
 ) -> None:
-    """Fit, then evaluate the best checkpoint on the test set."""
+    """Fit, then load the best checkpoint, and evaluate it on the test set."""
     seconds = hparams["eval_batch_seconds"]
     train = make_loader(
         brain,
@@ -252,7 +250,10 @@ def fit_and_test(
         for s, stage in (("dev", sb.Stage.VALID), ("test", sb.Stage.TEST))
     )
     brain.fit(hparams["epoch_counter"], train, dev)
-    brain.evaluate(test, min_key=brain.selection_key)
+    if hparams["evaluate_test"]:
+        brain.evaluate(test, min_key=brain.selection_key)
+    else:
+        brain.checkpointer.recover_if_possible(min_key=brain.selection_key)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from torch.utils.data import DataLoader
 
 from s3router.brains.random_state import RandomState
+from s3router.brains.training_clock import TrainingClock
 from s3router.errors import SettingError
 from s3router.methods.base import Method
 
@@ -45,6 +46,7 @@ class SubnetworkBrain(sb.Brain):
         self.method = method
         self.head = head
         self.random_state = RandomState()
+        self.clock = TrainingClock()
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables(
                 {
@@ -52,6 +54,7 @@ class SubnetworkBrain(sb.Brain):
                     "head": head,
                     "epoch_counter": self.hparams.epoch_counter,
                     "random_state": self.random_state,
+                    "clock": self.clock,
                 }
             )
         self._total_steps = 1
@@ -124,6 +127,11 @@ class SubnetworkBrain(sb.Brain):
         steps = math.ceil(len(train_set) / self.grad_accumulation_factor)
         self._total_steps = max(1, steps * epoch_counter.limit)
         super().fit(epoch_counter, train_set, *args, **kwargs)
+
+    def fit_batch(self, batch: object) -> torch.Tensor:
+        """Fit one batch, and time it."""
+        with self.clock.batch():
+            return super().fit_batch(batch)
 
     def on_fit_batch_start(self, batch: object, should_step: bool) -> None:
         """Put a recovered state of the random generators in place."""

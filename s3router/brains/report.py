@@ -39,18 +39,18 @@ def save_subnetwork(
     subnetwork.save(hparams["subnetwork_folder"])
 
 
-def report_test(
+def report_run(
     brain: CTCBrain,
     hparams: Mapping,
     csvs: Mapping[str, Path],
     trainable: int,
 ) -> None:
-    """Write test transcripts and result, and print the rates.
+    """Write result and test transcripts, and print the rates.
 
     Arguments
     ---------
     brain : CTCBrain
-        Right after `evaluate` on the test set.
+        Right after `evaluate` on the test set, if `evaluate_test`.
     hparams : mapping
         The recipe's settings.
     csvs : mapping
@@ -58,37 +58,20 @@ def report_test(
     trainable : int
         Number of trained values, head included.
     """
-    ids, references, hypotheses = _test_texts(brain)
-    rates = {
-        name: error_rate(
-            references,
-            hypotheses,
-            unit=unit,
-            spaceless=brain.spaceless,
-            seed=hparams["seed"],
-        )
-        for name, unit in (("cer", "char"), ("wer", "word"))
-    }
-    wavs = {row["ID"]: row["wav"] for row in read_manifest(csvs["test"])}
-    write_json(
-        Path(hparams["output_folder"]) / "transcripts.json",
-        [
-            {"id": i, "wav": wavs[i], "reference": r, "hypothesis": h}
-            for i, r, h in zip(ids, references, hypotheses, strict=True)
-        ],
-    )
     best = brain.checkpointer.find_checkpoint(min_key=brain.selection_key)
+    metrics: dict[str, object] = {
+        "dev_cer": best.meta["CER"] / 100,
+        "dev_wer": best.meta["WER"] / 100,
+    }
+    if hparams["evaluate_test"]:
+        rates = _test_rates(brain, hparams, csvs["test"])
+        metrics.update({f"test_{name}": r for name, r in rates.items()})
     labelled = sum(float(r["duration"]) for r in read_manifest(csvs["train"]))
     write_result(
         hparams["result_file"],
         config=plain_settings(hparams),
         seed=hparams["seed"],
-        metrics={
-            "dev_cer": best.meta["CER"] / 100,
-            "dev_wer": best.meta["WER"] / 100,
-            "test_cer": rates["cer"],
-            "test_wer": rates["wer"],
-        },
+        metrics=metrics,
         extra={
             "language": hparams["language"],
             "method": hparams["variant"] or brain.method.name,
@@ -98,11 +81,43 @@ def report_test(
             "optimizer_steps": brain.optimizer_step,
             "trainable_parameters": trainable,
             "subnetwork_bytes": _folder_bytes(hparams["subnetwork_folder"]),
+            **brain.clock.describe(),
         },
     )
-    print(_table(hparams, rates))
+    if hparams["evaluate_test"]:
+        print(_table(hparams, rates))
+    else:
+        print(
+            f"dev CER {100 * metrics['dev_cer']:.1f} %, "
+            f"WER {100 * metrics['dev_wer']:.1f} %; test was not looked at"
+        )
     print(f"subnetwork: {hparams['subnetwork_folder']}")
     print(f"result:     {hparams['result_file']}")
+
+
+def _test_rates(
+    brain: CTCBrain, hparams: Mapping, csv: Path
+) -> dict[str, ErrorRate]:
+    """Return the rates on the test set, and write its transcripts."""
+    ids, references, hypotheses = _test_texts(brain)
+    wavs = {row["ID"]: row["wav"] for row in read_manifest(csv)}
+    write_json(
+        Path(hparams["output_folder"]) / "transcripts.json",
+        [
+            {"id": i, "wav": wavs[i], "reference": r, "hypothesis": h}
+            for i, r, h in zip(ids, references, hypotheses, strict=True)
+        ],
+    )
+    return {
+        name: error_rate(
+            references,
+            hypotheses,
+            unit=unit,
+            spaceless=brain.spaceless,
+            seed=hparams["seed"],
+        )
+        for name, unit in (("cer", "char"), ("wer", "word"))
+    }
 
 
 def _test_texts(brain: CTCBrain) -> tuple[list[str], list[str], list[str]]:

@@ -46,6 +46,7 @@ IMPLIED = {
     "ramp_share": 0.5,
     "taylor_batches": 50,
     "adapter_width": 64,
+    "evaluate_test": True,
 }
 #: Rates that a method has no use for, so that its results do not depend on
 #: them. One that is not named here is taken to use all.

@@ -185,3 +185,24 @@ def test_checkpoint_of_another_method_is_refused(recipe, finished, tmp_path):
     shutil.copytree(output, copy)
     line = error_line(recipe.run(copy, "--method=full"))
     assert "mask_tuning" in line or "another" in line
+
+
+def test_a_search_leaves_test_alone_and_is_finished_later(recipe, tmp_path):
+    searched = recipe.run(tmp_path, "--evaluate_test=False")
+    assert searched.returncode == 0, searched.stderr[-3000:]
+    assert "test was not looked at" in searched.stdout
+    first = json.loads((tmp_path / "result.json").read_text())
+    assert set(first["metrics"]) == {"dev_cer", "dev_wer"}
+    assert not (tmp_path / "transcripts.json").exists()
+    before = Subnetwork.load(tmp_path / "subnetwork")
+
+    done = recipe.run(tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    second = json.loads((tmp_path / "result.json").read_text())
+    assert second["metrics"]["dev_cer"] == first["metrics"]["dev_cer"]
+    assert second["metrics"]["test_cer"]["total"] == 8 * 3
+    assert before.difference(Subnetwork.load(tmp_path / "subnetwork")) is None
+    # Nothing was trained again: the clock stands where it stood.
+    for key in ("training_seconds", "seconds_per_batch", "optimizer_steps"):
+        assert second["extra"][key] == first["extra"][key] > 0
+    assert second["extra"]["peak_memory_bytes"] > 1e8
