@@ -56,6 +56,7 @@ EXTRAS = {
         "pytest>=9",
         "ruff==0.17.5",
         "peft>=0.21,<1",
+        "submitit>=1.5",
         # The packaging test builds a wheel without a network.
         "setuptools>=77,<82",
     ],

@@ -1,6 +1,5 @@
 """From trials to one result: rows, paired differences, JSON, table, plot."""
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,8 @@ from encoder_plot import labels, plot
 
 from s3router.evaluation.error_rates import error_rate
 from s3router.evaluation.results import write_result
-from s3router.evaluation.seeds import pool_seeds
-from s3router.evaluation.significance import (
-    PairedDifference,
-    paired_difference,
-)
+from s3router.evaluation.seeds import pool_differences, pool_seeds
+from s3router.evaluation.significance import paired_difference
 from s3router.evaluation.table_format import format_bytes, format_table
 
 #: What mask tuning is compared with, pair by pair.
@@ -149,61 +145,26 @@ def difference(cell: Cell, other: Cell) -> dict[str, object]:
     Returns
     -------
     dict
-        See `pool_differences`; below 0 where `cell` has fewer errors.
+        `difference` (below 0 where `cell` has fewer errors), `low`, `high`,
+        `significant`, and `by_seed`.
     """
     unit = TASKS[cell.base["task"]].unit
-    return pool_differences(
-        [
-            paired_difference(
-                cell.final[seed]["test"]["references"],
-                other.final[seed]["test"]["hypotheses"],
-                cell.final[seed]["test"]["hypotheses"],
-                unit,
-            )
-            for seed in cell.seeds
-        ]
-    )
-
-
-def pool_differences(
-    differences: Sequence[PairedDifference],
-) -> dict[str, object]:
-    """Return the mean difference over seeds, as `pool_seeds` does for rates.
-
-    The variance by the choice of test clips does not shrink with more seeds,
-    for the clips stay the same; the variance between seeds does.
-
-    Arguments
-    ---------
-    differences : sequence of PairedDifference
-        One for each seed.
-
-    Returns
-    -------
-    dict
-        `difference`, `low`, `high`, `significant`, `by_seed`.
-
-    Example
-    -------
-    >>> one = PairedDifference(-0.1, -0.2, 0.0, 0.9, 10, 10)
-    >>> pooled = pool_differences([one, one])
-    >>> pooled["difference"], round(pooled["high"], 3)
-    (-0.1, 0.0)
-    """
-    values = [each.difference for each in differences]
-    mean = statistics.fmean(values)
-    half = statistics.fmean(
-        ((each.high - each.low) / 2) ** 2 for each in differences
-    )
-    if len(values) > 1:
-        half += 1.96**2 * statistics.variance(values) / len(values)
-    low, high = mean - math.sqrt(half), mean + math.sqrt(half)
+    each = [
+        paired_difference(
+            cell.final[seed]["test"]["references"],
+            other.final[seed]["test"]["hypotheses"],
+            cell.final[seed]["test"]["hypotheses"],
+            unit,
+        )
+        for seed in cell.seeds
+    ]
+    pooled = pool_differences(each)
     return {
-        "difference": mean,
-        "low": low,
-        "high": high,
-        "significant": low > 0 or high < 0,
-        "by_seed": values,
+        "difference": pooled.difference,
+        "low": pooled.low,
+        "high": pooled.high,
+        "significant": pooled.significant,
+        "by_seed": [one.difference for one in each],
     }
 
 

@@ -9,9 +9,11 @@ inside stages. Must not train.
 import hashlib
 import re
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
 
 from s3router.brains.hparams import flatten_hparams, parse_yaml
 from s3router.errors import S3RouterError, SettingError, near
@@ -65,12 +67,11 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
     ('out/tuned', 'out', 'out/tuned/subnetwork')
     """
     given = dict(parse_yaml(overrides, "the command line"))
-    text = flatten_hparams(path, given)
-    tree = parse_yaml(text, path)
+    tree = parse_yaml(flatten_hparams(path, given), path)
     stages = tree.get("stages")
     if not stages:
         return [given]
-    output = Path(str(_resolved(text, tree, "output_folder")))
+    output = Path(str(_resolved(tree, "output_folder")))
     folders: dict[str, Path] = {}
     found = []
     for number, stage in enumerate(stages, start=1):
@@ -154,18 +155,19 @@ def _checked(
     return dict(stage)
 
 
-def _resolved(text: str, tree: Mapping, key: str) -> object:
+def _resolved(tree: Mapping, key: str) -> object:
     """Return one value of a YAML, without building what else it names."""
-    needed, waiting = set(), [key]
+    needed: dict[str, object] = {}
+    waiting = [key]
     while waiting:
         name = waiting.pop()
         if name in tree and name not in needed:
-            needed.add(name)
-            waiting += re.findall(r"<(\w+)>", str(_line(text, name)))
-    lines = [_line(text, name) for name in needed]
-    return load_hyperpyyaml("\n".join(lines))[key]
+            needed[name] = tree[name]
+            waiting += re.findall(r"<(\w+)>", _dumped({name: tree[name]}))
+    return load_hyperpyyaml(_dumped(needed))[key]
 
 
-def _line(text: str, key: str) -> str:
-    found = re.search(rf"^{re.escape(key)}:.*$", text, re.MULTILINE)
-    return found.group() if found else ""
+def _dumped(tree: Mapping) -> str:
+    text = StringIO()
+    YAML().dump(dict(tree), text)
+    return text.getvalue()

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from s3router.errors import DataError
 from s3router.evaluation.error_rates import ErrorRate
+from s3router.evaluation.significance import PairedDifference
 
 
 def pool_seeds(rates: Sequence[ErrorRate]) -> ErrorRate:
@@ -65,3 +66,41 @@ def pool_seeds(rates: Sequence[ErrorRate]) -> ErrorRate:
     counts = ("errors", "total", "substitutions", "deletions", "insertions")
     sums = {name: sum(getattr(r, name) for r in rates) for name in counts}
     return replace(first, rate=mean, low=low, high=high, **sums)
+
+
+def pool_differences(
+    differences: Sequence[PairedDifference],
+) -> PairedDifference:
+    """Return the mean difference over training seeds, as `pool_seeds` does.
+
+    Arguments
+    ---------
+    differences : sequence of PairedDifference
+        One for each seed, on the same test set.
+
+    Returns
+    -------
+    PairedDifference
+        With the interval of both variances; `better` is the mean.
+
+    Example
+    -------
+    >>> one = PairedDifference(-0.1, -0.2, 0.0, 0.9, 10, 10)
+    >>> pooled = pool_differences([one, one])
+    >>> pooled.difference, round(pooled.high, 3)
+    (-0.1, 0.0)
+    """
+    values = [each.difference for each in differences]
+    mean = statistics.fmean(values)
+    square = statistics.fmean(
+        ((each.high - each.low) / 2) ** 2 for each in differences
+    )
+    if len(values) > 1:
+        square += 1.96**2 * statistics.variance(values) / len(values)
+    return replace(
+        differences[0],
+        difference=mean,
+        low=mean - math.sqrt(square),
+        high=mean + math.sqrt(square),
+        better=statistics.fmean(each.better for each in differences),
+    )

@@ -9,7 +9,6 @@ import encoder
 import encoder_batches
 import encoder_classify
 import encoder_data
-import encoder_report
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from encoder_tuning import complete, run_trial
 from encoder_workbench import Place
 
 from s3router.errors import DataError, SettingError
+from s3router.evaluation.seeds import pool_differences
 from s3router.evaluation.significance import PairedDifference
 from s3router.methods.head_only import HeadOnly
 from s3router.methods.registry import build_method
@@ -32,7 +32,6 @@ MODULES = (
     encoder_batches,
     encoder_classify,
     encoder_data,
-    encoder_report,
 )
 QUICK = {"minutes": 0.2, "steps": 4, "warm_steps": 20, "copies": 1}
 
@@ -287,14 +286,14 @@ def test_the_rate_is_chosen_on_dev():
 def test_differences_of_seeds_are_pooled_by_the_law_of_total_variance():
     one = PairedDifference(-0.10, -0.14, -0.06, 1.0, 9, 9)
     others = [replace(one, difference=d) for d in (-0.04, -0.07)]
-    pooled = encoder_report.pool_differences([one, *others])
-    assert pooled["difference"] == pytest.approx(-0.07)
+    pooled = pool_differences([one, *others])
+    assert pooled.difference == pytest.approx(-0.07)
     sampling = 0.04 / 1.96
     between = statistics.stdev([-0.10, -0.04, -0.07])
     half = 1.96 * math.sqrt(sampling**2 + between**2 / 3)
-    assert pooled["high"] == pytest.approx(-0.07 + half)
-    assert pooled["low"] == pytest.approx(-0.07 - half)
-    assert pooled["significant"]
+    assert pooled.high == pytest.approx(-0.07 + half)
+    assert pooled.low == pytest.approx(-0.07 - half)
+    assert pooled.significant
 
 
 def test_accuracy_has_the_interval_of_a_share():

@@ -1,0 +1,1 @@
+"""Methods side by side: what to run, running it, and what came out."""

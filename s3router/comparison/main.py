@@ -1,0 +1,177 @@
+"""The command `s3router compare`."""
+
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from s3router.comparison.collect import rows_of
+from s3router.comparison.launch import Launcher, build_launcher
+from s3router.comparison.report import print_table, write_report
+from s3router.comparison.runs import (
+    Run,
+    as_text,
+    count_missing,
+    missing_runs,
+)
+from s3router.comparison.spec import Comparison, read_comparison
+from s3router.errors import FormatError, NotFoundError
+from s3router.evaluation.results import read_result
+
+
+def compare(
+    specs: Sequence[str],
+    overrides: Mapping[str, object],
+    options: Sequence[str] = (),
+    jobs: int = 1,
+    launcher: str = "local",
+    print_commands: bool = False,
+) -> int:
+    """Run or resume what is missing of comparisons, then report.
+
+    Arguments
+    ---------
+    specs : sequence of str
+        YAMLs, see `spec.py`.
+    overrides : mapping
+        Settings of all runs.
+    options : sequence of str
+        Of SpeechBrain, for every run, as `--device=cpu`.
+    jobs : int
+        Runs at a time.
+    launcher : str
+        local, ray or submitit.
+    print_commands : bool
+        Print what is missing, one command a run, and run nothing.
+
+    Returns
+    -------
+    int
+        How many runs failed.
+    """
+    failed = 0
+    for path in specs:
+        comparison = read_comparison(path, overrides)
+        if print_commands:
+            _print_commands(comparison, options)
+            continue
+        _estimate(path, comparison, jobs)
+        if missing_runs(comparison):
+            engine = build_launcher(launcher, jobs, comparison.output)
+            failed += run_missing(comparison, engine, options, jobs)
+        rows = rows_of(comparison)
+        if rows:
+            settings = {"specification": path, **overrides}
+            written = write_report(comparison, rows, settings)
+            print_table(comparison, rows)
+            print(f"\nwritten: {', '.join(map(str, written))}")
+        else:
+            print(f"{path}: no cell has ended yet")
+    return failed
+
+
+def run_missing(
+    comparison: Comparison,
+    launcher: Launcher,
+    options: Sequence[str],
+    jobs: int,
+) -> int:
+    """Run what is missing, searches first; return how many runs failed.
+
+    Arguments
+    ---------
+    comparison : Comparison
+        What to run.
+    launcher : Launcher
+        Who runs it.
+    options : sequence of str
+        For every run.
+    jobs : int
+        Runs at a time, for the estimate.
+    """
+    failed: set[Path] = set()
+    started, trained = time.perf_counter(), 0
+    while runs := [
+        run for run in missing_runs(comparison) if run.folder not in failed
+    ]:
+        commands = [run.command(comparison.recipe, options) for run in runs]
+        logs = [str(run.folder / "output.txt") for run in runs]
+        for place, status in launcher.run(commands, logs):
+            run = runs[place]
+            if status or not run.is_done():
+                failed.add(run.folder)
+                _complain(run, logs[place], status)
+                continue
+            trained += 1
+            left, total = count_missing(comparison)
+            seconds = (time.perf_counter() - started) / trained * left
+            print(
+                f"[{total - left}/{total}] {_told(run)}; "
+                f"about {seconds / 60:.0f} min left",
+                flush=True,
+            )
+    return len(failed)
+
+
+def _estimate(path: str, comparison: Comparison, jobs: int) -> None:
+    """Say how much there is to do, by what has been done already."""
+    left, total = count_missing(comparison)
+    if not left:
+        print(f"{path}: all {total} runs are there")
+        return
+    known = [
+        seconds
+        for file in comparison.output.rglob("result.json")
+        if (seconds := _seconds(file)) is not None
+    ]
+    text = f"{path}: {left} of {total} runs to do, {jobs} at a time"
+    if known:
+        hours = statistics.fmean(known) * left / jobs / 3600
+        text += f"; about {hours:.1f} h by the {len(known)} that are there"
+    else:
+        text += "; how long they take is known when the first has ended"
+    print(text, flush=True)
+
+
+def _seconds(result: Path) -> float | None:
+    try:
+        return read_result(result)["extra"].get("training_seconds")
+    except (NotFoundError, FormatError):
+        return None
+
+
+def _print_commands(comparison: Comparison, options: Sequence[str]) -> None:
+    runs = missing_runs(comparison)
+    for run in runs:
+        print(as_text(run.command(comparison.recipe, options)))
+    left, _ = count_missing(comparison)
+    if left > len(runs):
+        print(
+            f"# {left - len(runs)} more runs wait for these: the chosen "
+            "setting runs with the other seeds",
+            file=sys.stderr,
+        )
+
+
+def _told(run: Run) -> str:
+    chosen = " ".join(f"{k}={v}" for k, v in run.chosen.items())
+    metrics = read_result(run.result)["metrics"]
+    text = (
+        f"{run.cell.name} {chosen} seed {run.seed}: "
+        f"dev {100 * metrics['dev_cer']:.1f}"
+    )
+    if run.tested:
+        text += f", test {100 * metrics['test_cer']['rate']:.1f}"
+    return text
+
+
+def _complain(run: Run, log: str, status: int) -> None:
+    lines = Path(log).read_text("utf-8", "replace").splitlines()
+    last = next((line for line in reversed(lines) if line.strip()), "no output")
+    print(
+        f"s3router: {run.cell.name}, seed {run.seed} failed (exit {status}): "
+        f"{last}; all of it: {log}",
+        file=sys.stderr,
+        flush=True,
+    )

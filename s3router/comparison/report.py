@@ -1,0 +1,203 @@
+"""Rows as tables (Markdown, CSV, JSON) and as a plot over sparsity."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from s3router.comparison.spec import Comparison
+from s3router.evaluation.aggregate import format_share
+from s3router.evaluation.results import write_result
+from s3router.evaluation.table_format import (
+    csv_table,
+    format_bytes,
+    format_table,
+    markdown_table,
+)
+from s3router.formats.files import atomic_file
+
+Row = Mapping[str, object]
+
+COLUMNS = {
+    "where": "where",
+    "method": "method",
+    "chosen": "chosen",
+    "sparsity": "sparsity",
+    "dev": "dev CER %",
+    "test": "test CER % [95% CI]",
+    "against": "against {baseline} [95% CI]",
+    "trained": "trained",
+    "bytes": "subnetwork",
+    "seconds": "s a batch",
+    "memory": "peak memory",
+    "seeds": "seeds",
+}
+
+
+def print_table(comparison: Comparison, rows: Sequence[Row]) -> None:
+    """Print the rows on the terminal."""
+    cells = [_cells(row) for row in rows]
+    print(format_table(cells, _columns(comparison)))
+
+
+def write_report(
+    comparison: Comparison, rows: Sequence[Row], settings: Mapping
+) -> list[Path]:
+    """Write result.json, table.md, table.csv, and plot.png and plot.svg.
+
+    Arguments
+    ---------
+    comparison : Comparison
+        What was run.
+    rows : sequence of mapping
+        Of `rows_of`; at least one.
+    settings : mapping
+        Of the command; with the values that were searched they are the
+        budget of the comparison, and go into the JSON.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+    """
+    folder = comparison.output
+    cells = [_cells(row) for row in rows]
+    columns = _columns(comparison)
+    written = [
+        folder / name for name in ("result.json", "table.md", "table.csv")
+    ]
+    write_result(
+        written[0],
+        config={
+            **settings,
+            "baseline": comparison.baseline,
+            "cells": {
+                cell.name: {
+                    "yaml": cell.yaml,
+                    "settings": cell.settings({}, cell.seeds[0]),
+                    "search": cell.search,
+                    "seeds": list(cell.seeds),
+                }
+                for cell in comparison.cells
+            },
+        },
+        seed=min(seed for row in rows for seed in row["seeds"]),
+        metrics={"rows": list(rows)},
+        extra={"comparison": comparison.output.name},
+    )
+    tables = (markdown_table(cells, columns) + "\n", csv_table(cells, columns))
+    for path, text in zip(written[1:], tables, strict=True):
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [*written, *draw(folder / "plot", comparison, rows)]
+
+
+def draw(path: Path, comparison: Comparison, rows: Sequence[Row]) -> list[Path]:
+    """Draw test error over sparsity, a line a method, as PNG and SVG.
+
+    Methods without masks are horizontal lines.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        Without its ending.
+    comparison : Comparison
+        Names the baseline.
+    rows : sequence of mapping
+        Of `rows_of`.
+    """
+    import matplotlib
+
+    # No window is ever opened.
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    places = list(dict.fromkeys(_where(row) for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure, panels = pyplot.subplots(
+        1,
+        len(places),
+        figsize=(1.5 + 4.5 * len(places), 4.5),
+        layout="constrained",
+        squeeze=False,
+        sharey=True,
+    )
+    for panel, where in zip(panels[0], places, strict=True):
+        for number, method in enumerate(methods):
+            own = [
+                row
+                for row in rows
+                if row["method"] == method and _where(row) == where
+            ]
+            _line(panel, own, method, f"C{number % 10}")
+        panel.set_title(where)
+        panel.set_xlabel("sparsity, % of the masked weights")
+    panels[0][0].set_ylabel("test CER, %")
+    panels[0][0].set_ylim(bottom=0)
+    panels[0][-1].legend(fontsize="small")
+    files = [path.with_suffix(f".{kind}") for kind in ("png", "svg")]
+    for file in files:
+        with atomic_file(file) as temporary:
+            figure.savefig(temporary, dpi=120, format=file.suffix[1:])
+    pyplot.close(figure)
+    return files
+
+
+def _line(panel: object, rows: Sequence[Row], method: str, colour: str) -> None:
+    rows = sorted(rows, key=lambda row: row["sparsity"])
+    if not rows:
+        return
+    if all(row["sparsity"] == 0 for row in rows):
+        best = min(rows, key=lambda row: row["dev"])["test"]
+        panel.axhline(100 * best.rate, color=colour, ls="--", label=method)
+        if best.high is not None:
+            panel.axhspan(
+                100 * best.low, 100 * best.high, color=colour, alpha=0.1
+            )
+        return
+    tests = [row["test"] for row in rows]
+    panel.errorbar(
+        [100 * row["sparsity"] for row in rows],
+        [100 * test.rate for test in tests],
+        yerr=[
+            [100 * (t.rate - (t.low or 0.0)) for t in tests],
+            [100 * ((t.high or t.rate) - t.rate) for t in tests],
+        ],
+        fmt="o-",
+        capsize=3,
+        color=colour,
+        label=method,
+    )
+
+
+def _columns(comparison: Comparison) -> dict[str, str]:
+    return {
+        key: title.format(baseline=comparison.baseline)
+        for key, title in COLUMNS.items()
+    }
+
+
+def _where(row: Row) -> str:
+    return ", ".join(str(value) for value in row["shared"].values()) or "all"
+
+
+def _cells(row: Row) -> dict[str, object]:
+    settings = [
+        f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
+        for k, v in row["chosen"].items()
+    ]
+    others = [f"{k}={v}" for k, v in row["own"].items() if k != "sparsity"]
+    against = row["against"]
+    seconds = row["seconds_per_batch"]
+    return {
+        "where": _where(row),
+        "method": " ".join([row["method"], *others]),
+        "chosen": " ".join(settings) or None,
+        "sparsity": format_share(row["sparsity"]),
+        "dev": f"{100 * row['dev']:.1f}",
+        "test": str(row["test"]),
+        "against": None if against is None else str(against),
+        "trained": f"{row['trained']:,}",
+        "bytes": format_bytes(row["adapter_bytes"] or row["bytes"]),
+        "seconds": None if seconds is None else f"{seconds:.3f}",
+        "memory": format_bytes(row["peak_memory_bytes"]),
+        "seeds": ", ".join(map(str, row["seeds"])),
+    }

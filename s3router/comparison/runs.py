@@ -1,0 +1,156 @@
+"""The runs of a comparison: which are missing, and the command of each.
+
+First every cell is searched with its first seed, on dev alone. Then the chosen
+setting runs with every seed; the first one's run, which is there already, is
+only tested. Must not start a process.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s3router.comparison.spec import Cell, Comparison, word
+from s3router.errors import FormatError, NotFoundError
+from s3router.evaluation.results import read_result
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the recipe.
+
+    Arguments
+    ---------
+    cell : Cell
+        The row that it belongs to.
+    chosen : dict
+        The searched settings.
+    seed : int
+        Of training and of the labelled draw.
+    folder : pathlib.Path
+        Its output folder.
+    tested : bool
+        Whether it reads the test set.
+    """
+
+    cell: Cell = field(hash=False)
+    chosen: dict[str, object] = field(hash=False)
+    seed: int
+    folder: Path
+    tested: bool
+
+    @property
+    def result(self) -> Path:
+        """The file that is there when the run has ended."""
+        return self.folder / "result.json"
+
+    def command(self, recipe: str, options: Sequence[str] = ()) -> list[str]:
+        """Return the command, for a process.
+
+        Arguments
+        ---------
+        recipe : str
+            The recipe's script.
+        options : sequence of str
+            Of SpeechBrain, as `--device=cpu`.
+        """
+        settings = self.cell.settings(self.chosen, self.seed)
+        settings["output_folder"] = str(self.folder)
+        settings["evaluate_test"] = self.tested
+        told = [
+            f"--{key}={'null' if value is None else value}"
+            for key, value in settings.items()
+        ]
+        return [sys.executable, recipe, self.cell.yaml, *told, *options]
+
+    def is_done(self) -> bool:
+        """Return whether its result is there, with the test set if asked."""
+        try:
+            metrics = read_result(self.result)["metrics"]
+        except (NotFoundError, FormatError):
+            return False
+        return "test_cer" in metrics or not self.tested
+
+
+def search_runs(cell: Cell, output: Path) -> list[Run]:
+    """Return the runs among which dev chooses, all of the first seed."""
+    return [
+        _run(cell, chosen, cell.seeds[0], output, tested=False)
+        for chosen in cell.candidates()
+    ]
+
+
+def choose(cell: Cell, output: Path) -> dict[str, object] | None:
+    """Return the setting with the lowest dev CER; None: not all ran.
+
+    Of equal ones the first is taken.
+
+    Arguments
+    ---------
+    cell : Cell
+        The row.
+    output : pathlib.Path
+        The comparison's folder.
+    """
+    runs = search_runs(cell, output)
+    if not all(run.is_done() for run in runs):
+        return None
+    return min(runs, key=lambda run: dev_error(run.result)).chosen
+
+
+def dev_error(result: Path) -> float:
+    """Return the character error rate on dev of a run."""
+    return read_result(result)["metrics"]["dev_cer"]
+
+
+def final_runs(cell: Cell, chosen: dict, output: Path) -> list[Run]:
+    """Return the runs of all seeds with the chosen setting."""
+    return [_run(cell, chosen, s, output, tested=True) for s in cell.seeds]
+
+
+def missing_runs(comparison: Comparison) -> list[Run]:
+    """Return what can run now: searches, then seeds of searched cells."""
+    output = comparison.output
+    missing = []
+    for cell in comparison.cells:
+        chosen = choose(cell, output)
+        runs = (
+            search_runs(cell, output)
+            if chosen is None
+            else final_runs(cell, chosen, output)
+        )
+        missing += [run for run in runs if not run.is_done()]
+    return missing
+
+
+def count_missing(comparison: Comparison) -> tuple[int, int]:
+    """Return how many runs are left, and how many there are in all.
+
+    The test of a searched run counts as no run: it does not train.
+    """
+    left = total = 0
+    for cell in comparison.cells:
+        runs = search_runs(cell, comparison.output)
+        chosen = choose(cell, comparison.output)
+        total += len(runs) + len(cell.seeds) - 1
+        left += sum(not run.is_done() for run in runs)
+        if chosen is None:
+            left += len(cell.seeds) - 1
+        else:
+            finals = final_runs(cell, chosen, comparison.output)[1:]
+            left += sum(not run.is_done() for run in finals)
+    return left, total
+
+
+def as_text(command: Sequence[str]) -> str:
+    """Return a command as a shell takes it."""
+    return shlex.join(command)
+
+
+def _run(
+    cell: Cell, chosen: dict, seed: int, output: Path, tested: bool
+) -> Run:
+    name = "_".join(f"{key}-{word(value)}" for key, value in chosen.items())
+    folder = output / cell.name / (name or "as_is") / str(seed)
+    return Run(cell, chosen, seed, folder, tested)

@@ -1,0 +1,264 @@
+"""What a comparison is: methods, settings, seeds, and values to search.
+
+A YAML of its own, plain, without objects:
+
+    recipe: recipes/commonvoice/train.py
+    output_folder: results/compare/words
+    baseline: full
+    seeds: [1, 2, 3]
+    common: {encoder: tiny, train_minutes: 10}
+    each: {language: [zh-CN, ar]}
+    methods:
+        full: {yaml: hparams/zh_full.yaml, search: {lr_weights: [2e-3, 4e-3]}}
+        mask_tuning:
+            yaml: hparams/zh_sparse.yaml
+            sparsity: [0.1, 0.5]
+            search: {lr_scores: [2e-3, 8e-3]}
+
+Settings of `common` hold in every run. Lists under `each` are combined with
+each other, and so are lists within a method. Must not run anything.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s3router.brains.hparams import flatten_hparams, parse_yaml
+from s3router.errors import NotFoundError, SettingError, near
+
+KEYS = (
+    "recipe",
+    "output_folder",
+    "baseline",
+    "seeds",
+    "common",
+    "each",
+    "methods",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method under one combination of settings: a row of the table.
+
+    Arguments
+    ---------
+    method : str
+        Its name in the comparison.
+    yaml : str
+        Its YAML.
+    shared : dict
+        The combination of `each`: cells with the same one are compared.
+    own : dict
+        The combination of the method's own lists.
+    fixed : dict
+        What does not vary: `common`, and the method's plain settings.
+    search : dict
+        One setting, as a learning rate, to its values; dev chooses.
+    seeds : tuple of int
+        The first one searches.
+    """
+
+    method: str
+    yaml: str
+    shared: dict[str, object] = field(hash=False)
+    own: dict[str, object] = field(hash=False)
+    fixed: dict[str, object] = field(hash=False)
+    search: dict[str, list] = field(hash=False)
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """A path of folders that no other cell has."""
+        settings = [word(value) for value in self.shared.values()]
+        variant = [f"{k}-{word(v)}" for k, v in self.own.items()]
+        return "/".join([*settings, "_".join([self.method, *variant])])
+
+    def candidates(self) -> list[dict[str, object]]:
+        """Return the settings that dev chooses from; at least one."""
+        names = list(self.search)
+        return [
+            dict(zip(names, values, strict=True))
+            for values in itertools.product(*self.search.values())
+        ]
+
+    def settings(self, chosen: Mapping[str, object], seed: int) -> dict:
+        """Return what a run is given beside its YAML and its folders."""
+        return {
+            **self.fixed,
+            **self.shared,
+            **self.own,
+            **chosen,
+            "seed": seed,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison that can be run.
+
+    Arguments
+    ---------
+    recipe : str
+        The recipe's script.
+    output : pathlib.Path
+        Where runs and results go.
+    baseline : str
+        The method that others are compared with.
+    cells : list of Cell
+        In the order of the file.
+    """
+
+    recipe: str
+    output: Path
+    baseline: str
+    cells: list[Cell]
+
+
+def read_comparison(
+    path: str | Path, overrides: Mapping[str, object] | None = None
+) -> Comparison:
+    """Read and check the YAML of a comparison.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The YAML.
+    overrides : mapping, optional
+        Settings of the command line; they go into `common`, but for
+        `output_folder` and `seeds`.
+
+    Returns
+    -------
+    Comparison
+        All of its settings exist in the YAMLs of the methods.
+
+    Raises
+    ------
+    NotFoundError
+        If a file does not exist.
+    SettingError
+        If a key or a setting is unknown, or methods are searched over
+        different numbers of values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"no such comparison: {path}")
+    text = path.read_text(encoding="utf-8")
+    tree = _plain(parse_yaml(text, str(path)), path)
+    given = dict(overrides or {})
+    for key in ("output_folder", "seeds"):
+        if key in given:
+            tree[key] = given.pop(key)
+    for key in tree:
+        if key not in KEYS:
+            raise SettingError(
+                f"{path}: a comparison has no {key!r}. {near(key, KEYS)}"
+                f"Known: {', '.join(KEYS)}"
+            )
+    for key in ("recipe", "output_folder", "methods"):
+        if not tree.get(key):
+            raise SettingError(f"{path}: {key!r} is missing")
+    if not Path(tree["recipe"]).is_file():
+        raise NotFoundError(f"{path}: no such recipe: {tree['recipe']}")
+    tree["common"] = {**(tree.get("common") or {}), **given}
+    methods = tree["methods"]
+    baseline = tree.get("baseline") or next(iter(methods))
+    if baseline not in methods:
+        raise SettingError(
+            f"{path}: the baseline {baseline!r} is none of the methods "
+            f"{', '.join(methods)}"
+        )
+    cells = list(_cells(path, tree))
+    _check_search(path, cells)
+    return Comparison(
+        tree["recipe"], Path(tree["output_folder"]), baseline, cells
+    )
+
+
+def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
+    seeds = tuple(tree.get("seeds") or [1])
+    if not all(type(seed) is int for seed in seeds):
+        raise SettingError(f"{path}: seeds are whole numbers, not {seeds}")
+    for shared in _combinations(tree.get("each") or {}):
+        for name, block in tree["methods"].items():
+            if not isinstance(block, Mapping) or "yaml" not in block:
+                raise SettingError(f"{path}: method {name!r} names no yaml")
+            settings = dict(block)
+            yaml = settings.pop("yaml")
+            search = settings.pop("search", None) or {}
+            lists = {k: v for k, v in settings.items() if type(v) is list}
+            fixed = {
+                **tree["common"],
+                **{k: v for k, v in settings.items() if k not in lists},
+            }
+            _check_settings(
+                path, name, yaml, [*fixed, *lists, *search, *shared]
+            )
+            for own in _combinations(lists):
+                yield Cell(name, yaml, shared, own, fixed, search, seeds)
+
+
+def _check_settings(
+    path: Path, method: str, yaml: str, keys: Sequence[str]
+) -> None:
+    known = parse_yaml(flatten_hparams(yaml), yaml)
+    for key in keys:
+        if key not in known:
+            raise SettingError(
+                f"{path}: method {method!r}: {yaml} has no setting {key!r}. "
+                f"{near(key, map(str, known))}"
+            )
+
+
+def _check_search(path: Path, cells: Sequence[Cell]) -> None:
+    for cell in cells:
+        for key, values in cell.search.items():
+            if type(values) is not list or not values:
+                raise SettingError(
+                    f"{path}: method {cell.method!r}: search over {key!r} "
+                    "needs a list of values"
+                )
+    counts = {cell.method: len(cell.candidates()) for cell in cells}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise SettingError(
+            f"{path}: every method must choose from as many values, or the "
+            f"comparison is not fair: {told}"
+        )
+
+
+def _combinations(lists: Mapping[str, list]) -> list[dict[str, object]]:
+    for key, values in lists.items():
+        if type(values) is not list or not values:
+            raise SettingError(f"{key}: expected a list, not {values!r}")
+    return [
+        dict(zip(lists, values, strict=True))
+        for values in itertools.product(*lists.values())
+    ]
+
+
+def _plain(tree: Mapping, path: Path) -> dict:
+    """Return the tree as plain numbers, texts, lists and mappings."""
+    try:
+        return json.loads(json.dumps(tree))
+    except TypeError:
+        raise SettingError(
+            f"{path}: a comparison is plain YAML, without tags as !new or !ref"
+        ) from None
+
+
+def word(value: object) -> str:
+    """Return a value as a part of a folder's name, without `=`.
+
+    SpeechBrain's command line would take that for the end of a key.
+
+    Example
+    -------
+    >>> word(0.002), word("2:4"), word(None)
+    ('0.002', '2-4', 'None')
+    """
+    return re.sub(r"[^\w.-]+", "-", str(value)).strip("-") or "none"

@@ -1,0 +1,180 @@
+"""Comparing methods: what runs, in which order, and what is reported."""
+
+import csv
+import shlex
+from pathlib import Path
+
+import pytest
+
+from s3router.cli import main
+from s3router.evaluation.error_rates import ErrorRate
+from s3router.evaluation.results import read_result
+
+
+def order(folder: Path) -> list[str]:
+    """Return what the recipe was asked, in order of its runs."""
+    files = folder.rglob("order.txt")
+    return [line for f in files for line in f.read_text().splitlines()]
+
+
+def run(*arguments: object) -> int:
+    return main(["compare", *map(str, arguments)])
+
+
+def test_all_is_searched_on_dev_then_run_with_every_seed(
+    comparison, tmp_path, capsys
+):
+    assert run(comparison) == 0
+    out = tmp_path / "out"
+    runs = order(tmp_path)
+    # 2 languages x 3 rows x 2 values; then 2 seeds of each row.
+    assert len(runs) == 2 * 3 * (2 + 2)
+    assert sum(line.endswith("False") for line in runs) == 12
+    # The searches are of the first seed, and none of them reads test.
+    assert all(line.endswith("1 False") for line in runs if "False" in line)
+
+    rows = read_result(out / "result.json")["metrics"]["rows"]
+    assert len(rows) == 6
+    by_name = {
+        (r["shared"]["language"], r["method"], r["own"].get("sparsity")): r
+        for r in rows
+    }
+    full = by_name["ar", "full", None]
+    assert full["chosen"] == {"lr_weights": 0.02}
+    assert full["searched"] == pytest.approx(
+        {"lr_weights=0.01": 0.2, "lr_weights=0.02": 0.15}
+    )
+    assert full["seeds"] == [1, 2]
+    assert full["against"] is None and full["sparsity"] == 0
+    best = by_name["ar", "mask_tuning", 0.5]
+    assert best["sparsity"] == 0.5, "as measured on the saved mask"
+    # Of 40 characters: 7 and 6 wrong in full, 3 and 2 under the mask.
+    assert full["test"]["rate"] == pytest.approx(6.5 / 40)
+    assert best["test"]["rate"] == pytest.approx(2.5 / 40)
+    difference = best["against"]
+    assert difference["difference"] == pytest.approx(-4 / 40)
+    assert difference["low"] < -4 / 40 < difference["high"]
+    assert best["peak_memory_bytes"] == 2e8
+
+    printed = capsys.readouterr().out
+    assert "12 of 18 runs" in printed or "18 of 18 runs" in printed
+    for text in ("mask_tuning", "min left", "50%", "lr_scores=0.02"):
+        assert text in printed
+    table = list(csv.DictReader((out / "table.csv").open()))
+    assert len(table) == 6
+    assert table[0]["against full [95% CI]"] == "-"
+    rate = ErrorRate.from_dict(best["test"])
+    assert str(rate) in (out / "table.md").read_text()
+    assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out / "plot.svg").read_text()
+
+
+def test_a_second_command_runs_what_is_missing_alone(
+    comparison, tmp_path, capsys
+):
+    assert run(comparison) == 0
+    before = len(order(tmp_path))
+    lost = next((tmp_path / "out").rglob("2/result.json"))
+    lost.unlink()
+    capsys.readouterr()
+    assert run(comparison, "--jobs", 2) == 0
+    assert len(order(tmp_path)) == before + 1
+    assert "1 of 18 runs to do" in capsys.readouterr().out
+    assert run(comparison) == 0
+    assert len(order(tmp_path)) == before + 1
+    assert "all 18 runs are there" in capsys.readouterr().out
+
+
+def test_commands_are_printed_and_lead_to_the_same(
+    comparison, tmp_path, capsys, monkeypatch
+):
+    import subprocess
+
+    counts = []
+    for _ in range(2):
+        assert run(comparison, "--print-commands") == 0
+        said = capsys.readouterr()
+        commands = said.out.splitlines()
+        counts.append((len(commands), "wait for these" in said.err))
+        for command in commands:
+            subprocess.run(shlex.split(command), check=True)
+    # Searches first; then the seeds of what they chose.
+    assert counts == [(12, True), (12, False)]
+    assert run(comparison, "--print-commands") == 0
+    assert capsys.readouterr().out == ""
+    assert run(comparison) == 0
+    assert len(order(tmp_path)) == 24
+
+
+def test_a_run_that_fails_is_one_line_and_others_go_on(
+    comparison, tmp_path, capsys
+):
+    text = comparison.read_text().replace("[0.01, 2e-2]", "[0.5, 2e-2]")
+    comparison.write_text(text)
+    assert run(comparison) == 1
+    said = capsys.readouterr()
+    lines = [li for li in said.err.splitlines() if "failed (exit 1)" in li]
+    assert len(lines) == 2
+    assert "the loss is not finite; all of it: " in lines[0]
+    assert Path(lines[0].split("all of it: ")[1]).is_file()
+    rows = read_result(tmp_path / "out" / "result.json")["metrics"]["rows"]
+    assert {row["method"] for row in rows} == {"mask_tuning"}
+    assert all(row["against"] is None for row in rows)
+
+
+def test_settings_of_the_command_line_hold_in_every_run(
+    comparison, tmp_path, capsys
+):
+    options = ["--set", "encoder=other", "seeds=[5]", "--option=--device=cpu"]
+    assert run(comparison, *options, "--print-commands") == 0
+    commands = [
+        shlex.split(line) for line in capsys.readouterr().out.splitlines()
+    ]
+    assert len(commands) == 12
+    for command in commands:
+        assert "--encoder=other" in command
+        assert "--seed=5" in command
+        assert command[-1] == "--device=cpu"
+        assert "--evaluate_test=False" in command
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("baseline: full", "baseline: fll", "none of the methods"),
+        ("sparsity: [0.2", "sparsty: [0.2", "did you mean 'sparsity'"),
+        ("seeds: [1, 2]", "seeds: [a]", "seeds are whole numbers"),
+        ("seeds: [1, 2]", "sedes: [1]", "did you mean 'seeds'"),
+        ("[0.02, 0.04]", "[0.02]", "must choose from as many values"),
+        ("hparams/zh_full.yaml", "hparams/no.yaml", "no such YAML"),
+        ("language: [zh-CN, ar]", "language: ar", "expected a list"),
+        ("encoder: tiny", "encoder: !ref <x>", "plain YAML"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    comparison, capsys, old, new, message
+):
+    text = comparison.read_text()
+    assert old in text
+    comparison.write_text(text.replace(old, new))
+    assert run(comparison) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert message in error
+
+
+def test_unknown_launchers_and_files(comparison, capsys):
+    assert run(comparison, "--launcher=slurm") == 2
+    assert "Known: local, ray, submitit" in capsys.readouterr().err
+    assert run("no.yaml") == 2
+    assert "no such comparison" in capsys.readouterr().err
+    assert run(comparison, "--jobs=0") == 2
+    assert run(comparison, "--set", "seeds") == 2
+    assert "expected KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["ray", "submitit"])
+def test_other_engines_run_it_too(launcher, comparison, tmp_path):
+    pytest.importorskip(launcher, reason=f"{launcher} is not installed")
+    assert run(comparison, f"--launcher={launcher}") == 0
+    assert len(order(tmp_path)) == 24
