@@ -24,11 +24,11 @@ from encoder_options import (
     dev_and_test_limit,
 )
 from encoder_plot import labels
-from encoder_report import difference, points, tuning_row
+from encoder_report import difference, tuning_row
 from encoder_workbench import Place, workbench
 
 from s3router.errors import exit_on_error, one_of
-from s3router.evaluation.aggregate import format_share
+from s3router.evaluation.aggregate import format_points, format_share
 from s3router.evaluation.results import write_result
 from s3router.evaluation.table_format import format_table
 
@@ -122,7 +122,7 @@ def _text(row: Mapping) -> dict[str, object]:
         "removed": format_share(row["removed"]),
         "dev": f"{100 * row['dev']:.1f}",
         "test": str(row["test"]),
-        "points": points(against) if against else "",
+        "points": format_points(against) if against else "",
     }
 
 

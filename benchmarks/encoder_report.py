@@ -8,6 +8,7 @@ from encoder_data import TASKS
 from encoder_jobs import Cell
 from encoder_plot import labels, plot
 
+from s3router.evaluation.aggregate import format_points
 from s3router.evaluation.error_rates import error_rate
 from s3router.evaluation.results import write_result
 from s3router.evaluation.seeds import pool_differences, pool_seeds
@@ -168,12 +169,6 @@ def difference(cell: Cell, other: Cell) -> dict[str, object]:
     }
 
 
-def points(difference: Mapping[str, object]) -> str:
-    """Return a difference and its interval in words, in percentage points."""
-    values = (100 * difference[key] for key in ("difference", "low", "high"))
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values)
-
-
 def write_report(
     path: Path,
     config: Mapping[str, object],
@@ -256,7 +251,7 @@ def _pair_cells(row: Mapping) -> dict[str, object]:
     return {
         **row,
         "labels": labels(row["minutes"]),
-        "points": points(row),
+        "points": format_points(row),
         "verdict": f"mask {side}" if row["significant"] else "open",
     }
 

@@ -38,6 +38,18 @@ QUICKSTART_COLUMNS = {
     "real_time_factor": "real-time factor",
     "agrees": "torch = onnxruntime",
 }
+ENCODER_COLUMNS = {
+    "task": "data",
+    "labels": "labelled min",
+    "method": "method",
+    "rate": "rate",
+    "dev": "dev %",
+    "test": "test % [95% CI]",
+    "measure": "of",
+    "mask": "mask minus it, points [95% CI]",
+    "stored": "stored",
+    "seeds": "seeds",
+}
 #: Settings that came later, and what results from before had without saying.
 IMPLIED = {
     "mask_rule": "top",
@@ -130,6 +142,61 @@ def quickstart_rows(
         }
         for run in runs
     ]
+
+
+def encoder_rows(results: Sequence[Result]) -> list[dict[str, object]]:
+    """Return the rows of the encoder benchmark's table.
+
+    Arguments
+    ---------
+    results : sequence of mapping
+        Of `benchmarks/encoder.py`: `metrics` holds `tuning` and
+        `comparisons`.
+
+    Returns
+    -------
+    list of dict
+        Keys of `ENCODER_COLUMNS`, values as they are shown.
+    """
+    rows = []
+    for result in results:
+        differences = {
+            (pair["task"], pair["minutes"], pair["pair"]): pair
+            for pair in result["metrics"]["comparisons"]
+        }
+        for row in result["metrics"]["tuning"]:
+            task, minutes, method = (
+                row[key] for key in ("task", "minutes", "method")
+            )
+            pair = differences.get((task, minutes, f"mask_tuning - {method}"))
+            rows.append(
+                {
+                    "task": task,
+                    "labels": "all" if minutes is None else f"{minutes:g}",
+                    "method": method,
+                    "rate": f"{row['rate']:g}",
+                    "dev": f"{100 * row['dev']:.1f}",
+                    "test": _rate_text(row["test"]),
+                    "measure": row["measure"],
+                    "mask": pair and format_points(pair),
+                    "stored": format_bytes(row["stored_bytes"]),
+                    "seeds": len(row["by_seed"]),
+                    "command": result["command"],
+                }
+            )
+    return rows
+
+
+def format_points(difference: Mapping[str, float]) -> str:
+    """Return a difference and its interval in percentage points.
+
+    Example
+    -------
+    >>> format_points({"difference": -0.05, "low": -0.1, "high": 0.0})
+    '-5.0 [-10.0, +0.0]'
+    """
+    values = (100 * difference[key] for key in ("difference", "low", "high"))
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values)
 
 
 def format_share(share: float | None) -> str:

@@ -15,8 +15,10 @@ from types import MappingProxyType
 
 from s3router.errors import NotFoundError, S3RouterError, SettingError, near
 from s3router.evaluation.aggregate import (
+    ENCODER_COLUMNS,
     QUICKSTART_COLUMNS,
     RECIPE_COLUMNS,
+    encoder_rows,
     quickstart_rows,
     recipe_rows,
 )
@@ -76,6 +78,14 @@ TABLES = MappingProxyType(
             RECIPE_COLUMNS,
             recipe_rows,
             SEEDS_NOTE,
+        ),
+        "encoder": Table(
+            "benchmarks/results/encoder_tiny.json",
+            ENCODER_COLUMNS,
+            encoder_rows,
+            "Real speech, test speakers unseen. Each method's rate was chosen "
+            "on dev among as many; stored is what a method adds to the head. "
+            "Differences are paired over test clips and seeds.",
         ),
         "quickstart": Table(
             "recipes/commonvoice/results/synthetic/*.json",
