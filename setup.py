@@ -2,7 +2,8 @@
 
 Extras: `train` (all of training and export), `runtime` (a device: add
 onnxruntime or onnxruntime-gpu, never both), `synthetic` (synthetic speech;
-brings a GPL-3 library), `lora` (the LoRA baseline), `dev` (tests and lint).
+brings a GPL-3 library), `lora` (LoRA and IA3), `cluster` (`s3router compare` on
+other machines), `dev` (tests and lint).
 """
 
 import ast
@@ -52,6 +53,7 @@ EXTRAS = {
     # GPL-3: never in another extra.
     "synthetic": ["espeakng-loader>=0.2.4", "babel>=2.17"],
     "lora": ["peft>=0.21,<1"],
+    "cluster": ["ray>=2.40", "submitit>=1.5"],
     "dev": [
         "pytest>=9",
         "ruff==0.17.5",

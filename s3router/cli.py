@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from s3router import __version__
-from s3router.errors import S3RouterError, SettingError
+from s3router.comparison.command import add_compare
+from s3router.errors import S3RouterError
 
 if TYPE_CHECKING:
     from s3router.runtime.recognizer import Recognizer
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
-        _add_compare,
+        add_compare,
         _add_export,
         _add_transcribe,
         _add_info,
@@ -80,65 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(commands)
     return parser
-
-
-def _add_compare(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "compare",
-        help="run methods side by side, and report",
-        description="Run or resume what is missing of comparisons: search "
-        "each method's settings on dev, run the best with every seed, and "
-        "write tables and a plot.",
-    )
-    command.add_argument("comparisons", nargs="+", metavar="YAML")
-    command.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="settings of all runs, as data_folder=/path/to/cv-corpus; also "
-        "output_folder, and seeds as [1,2,3]",
-    )
-    command.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="--OPTION",
-        help="of SpeechBrain, for all runs, as --option=--device=cpu",
-    )
-    command.add_argument("--jobs", type=int, default=1, help="at a time")
-    command.add_argument(
-        "--launcher",
-        default="local",
-        help="who runs them: local, ray or submitit",
-    )
-    command.add_argument(
-        "--print-commands",
-        action="store_true",
-        help="print what is missing, one command a run, and run nothing",
-    )
-    command.set_defaults(run=_compare)
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    from s3router.brains.hparams import parse_yaml
-    from s3router.comparison.main import compare
-
-    overrides: dict[str, object] = {}
-    for entry in arguments.set:
-        key, equals, value = entry.partition("=")
-        if not equals:
-            raise SettingError(f"--set {entry}: expected KEY=VALUE")
-        overrides |= parse_yaml(f"{key}: {value}", f"--set {entry}")
-    failed = compare(
-        arguments.comparisons,
-        overrides,
-        arguments.option,
-        arguments.jobs,
-        arguments.launcher,
-        arguments.print_commands,
-    )
-    return SOME_FAILED if failed else 0
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:

@@ -6,7 +6,6 @@ checkpoints without the encoder. What is computed per batch is the task's
 business: see `ctc.py`.
 """
 
-import math
 from contextlib import ExitStack
 
 import speechbrain as sb
@@ -97,13 +96,17 @@ class SubnetworkBrain(sb.Brain):
         super().on_fit_start()
         self.random_state.apply(end_of_epoch=True)
         if self.optimizer_step == 0:
+            # Nothing hidden and nothing dropped, whatever ran before.
+            self.modules.eval()
             self.method.before_fit(
                 lambda: iter(self._train_loader), self._loss_of
             )
+        self.clock.start()
 
     def _loss_of(self, batch: object) -> torch.Tensor:
-        outputs = self.compute_forward(batch, sb.Stage.TRAIN)
-        return self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+        with self.training_ctx:
+            outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+            return self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
 
     def fit(
         self,
@@ -124,9 +127,15 @@ class SubnetworkBrain(sb.Brain):
             Of `speechbrain.Brain.fit`.
         """
         self._train_loader = train_set
-        steps = math.ceil(len(train_set) / self.grad_accumulation_factor)
+        # SpeechBrain leaves what remains of an epoch without a step.
+        steps = len(train_set) // self.grad_accumulation_factor
         self._total_steps = max(1, steps * epoch_counter.limit)
         super().fit(epoch_counter, train_set, *args, **kwargs)
+        # Before the best checkpoint is loaded, which ends earlier.
+        self.spent = {
+            "optimizer_steps": self.optimizer_step,
+            **self.clock.describe(),
+        }
 
     def fit_batch(self, batch: object) -> torch.Tensor:
         """Fit one batch, and time it."""

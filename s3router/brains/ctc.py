@@ -29,6 +29,10 @@ class CTCBrain(SubnetworkBrain):
     spaceless: bool = False
     unit: str = "word"
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.unalignable: set[str] = set()
+
     def compute_forward(
         self, batch: PaddedBatch, stage: sb.Stage
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,7 +138,7 @@ class CTCBrain(SubnetworkBrain):
         self.hypotheses: list[str] = []
         self.utterance_ids: list[str] = []
         if stage == sb.Stage.TRAIN:
-            self.unalignable: set[str] = set()
+            self.unalignable = set()
 
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None

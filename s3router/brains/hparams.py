@@ -140,10 +140,14 @@ def _update(tree: dict, changes: dict, where: str) -> None:
                 f"{where}: there is no setting {key!r}. "
                 f"{near(str(key), map(str, tree))}"
             )
+    for key, value in changes.items():
+        if isinstance(value, dict) and not isinstance(tree[key], dict):
+            # A block for a plain value, as a sparsity for each part.
+            tree[key] = value
     try:
         recursive_update(tree, changes, must_match=False)
     except TypeError:
         raise SettingError(
             f"{where}: a setting has another shape than in the file "
-            f"that it changes (a value for a block, or a block for a value)"
+            f"that it changes (a value where there is a block)"
         ) from None

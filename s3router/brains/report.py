@@ -78,10 +78,9 @@ def report_run(
             "sparsity": _measured_sparsity(brain),
             "labelled_minutes": round(labelled / 60, 2),
             "best_epoch": best.meta["epoch"],
-            "optimizer_steps": brain.optimizer_step,
             "trainable_parameters": trainable,
             "subnetwork_bytes": _folder_bytes(hparams["subnetwork_folder"]),
-            **brain.clock.describe(),
+            **brain.spent,
         },
     )
     if hparams["evaluate_test"]:

@@ -22,6 +22,11 @@ from s3router.formats.subnetwork import Subnetwork
 
 #: Settings that may name an earlier stage instead of a subnetwork's folder.
 STARTS = ("start_mask", "start_weights", "start_head")
+#: Of a stage alone: this share of the experiment's sparsity.
+SHARE = "of_sparsity"
+#: Folders that a run makes itself, or files of a stage's own.
+_TAKEN = ("save", "subnetwork", "tensorboard", ".", "..")
+_OWN_FILES = ("save_folder", "subnetwork_folder", "train_log")
 _MARK = "finished.json"
 
 
@@ -32,10 +37,11 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
     ---------
     path : str
         The experiment's YAML. Its key `stages` is null for one stage, or a
-        list of blocks of settings, each with a `name`.
+        list of blocks of settings, each with a `name`; `of_sparsity` there
+        is a share of the experiment's sparsity.
     overrides : str or mapping
-        Settings of the command line. They hold in every stage that does not
-        say otherwise.
+        Settings of the command line. They hold in every stage, and so must
+        not be what a stage sets itself.
 
     Returns
     -------
@@ -48,7 +54,8 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
     ------
     SettingError
         If a stage has no name, or one that was there, or an unknown setting,
-        or starts from a stage that does not come before it.
+        or one that the command line sets too, or starts from a stage that
+        does not come before it.
 
     Example
     -------
@@ -71,6 +78,8 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
     stages = tree.get("stages")
     if not stages:
         return [given]
+    _check_stages(stages, given)
+    names = [stage["name"] for stage in stages]
     output = Path(str(_resolved(tree, "output_folder")))
     folders: dict[str, Path] = {}
     found = []
@@ -80,12 +89,21 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
         last = number == len(stages)
         folders[name] = output if last else output / name
         for key in STARTS:
-            if settings.get(key) in folders:
-                start = folders[settings[key]]
-                settings[key] = str(start / "subnetwork")
+            start = settings.get(key)
+            if start in names[number - 1 :]:
+                raise SettingError(
+                    f"stages: {name}: {key} is {start!r}, a stage that does "
+                    "not come before it"
+                )
+            if start in folders:
+                settings[key] = str(folders[start] / "subnetwork")
+        if SHARE in settings:
+            share = settings.pop(SHARE) * tree["sparsity"]
+            settings["sparsity"] = round(share, 10)
         settings["output_folder"] = str(folders[name])
         if not last:
             settings["result_file"] = str(folders[name] / "result.json")
+            settings["evaluate_test"] = False
         found.append({**given, **settings})
     return found
 
@@ -104,6 +122,11 @@ def is_finished(path: str, overrides: Mapping) -> bool:
     -------
     bool
         True if `mark_finished` was told so, and the subnetwork is sound.
+
+    Raises
+    ------
+    SettingError
+        If it has ended with other settings.
     """
     folder = Path(overrides["output_folder"])
     try:
@@ -111,7 +134,12 @@ def is_finished(path: str, overrides: Mapping) -> bool:
         Subnetwork.load(folder / "subnetwork")
     except S3RouterError:
         return False
-    return marked == _settings_hash(path, overrides)
+    if marked != _settings_hash(path, overrides):
+        raise SettingError(
+            f"the stage in {folder} has ended with other settings; choose "
+            "another --output_folder, or delete it to run it again"
+        )
+    return True
 
 
 def mark_finished(path: str, overrides: Mapping) -> None:
@@ -131,23 +159,48 @@ def _settings_hash(path: str, overrides: Mapping) -> dict[str, str]:
     return {"settings": hashlib.sha256(text.encode()).hexdigest()}
 
 
+def _check_stages(stages: object, given: Mapping) -> None:
+    """Raise SettingError where a list of stages cannot be run."""
+    if not isinstance(stages, list):
+        raise SettingError(
+            f"stages: {stages!r} is no list of blocks, each with a name"
+        )
+    for number, stage in enumerate(stages, start=1):
+        if not isinstance(stage, Mapping) or not isinstance(
+            stage.get("name"), str
+        ):
+            raise SettingError(
+                f"stages: number {number} is {stage!r}, but must be a block "
+                "of settings with a name, as {name: tuned, method: full}"
+            )
+        for key in stage:
+            if key in given:
+                raise SettingError(
+                    f"{key} is {given[key]!r} on the command line, but the "
+                    f"stage {stage['name']!r} sets it to {stage[key]!r}; give "
+                    "--stages=... to change it there"
+                )
+    for key in _OWN_FILES:
+        if key in given:
+            raise SettingError(
+                f"{key}: every stage has its own, in its folder; leave it out, "
+                "or choose --output_folder"
+            )
+
+
 def _checked(
-    stage: object, number: int, tree: Mapping, earlier: Mapping
+    stage: Mapping, number: int, tree: Mapping, earlier: Mapping
 ) -> dict:
     """Return a stage's settings, or say what is wrong with them."""
-    if not isinstance(stage, Mapping) or not isinstance(stage.get("name"), str):
-        raise SettingError(
-            f"stages: number {number} is {stage!r}, but must be a block of "
-            "settings with a name, as {name: tuned, method: full}"
-        )
     name = stage["name"]
-    if name in earlier or not re.fullmatch(r"[\w.-]+", name):
+    if name in earlier or name in _TAKEN or not re.fullmatch(r"[\w.-]+", name):
         raise SettingError(
             f"stages: {name!r} cannot be the name of number {number}: names "
-            "are folders, letters and digits, and each is there once"
+            "are folders, letters and digits, each is there once, and "
+            f"{', '.join(_TAKEN[:3])} are taken"
         )
     for key in stage:
-        if key != "name" and key not in tree:
+        if key not in ("name", SHARE) and key not in tree:
             raise SettingError(
                 f"stages: {name}: there is no setting {key!r}. "
                 f"{near(str(key), map(str, tree))}"

@@ -1,8 +1,8 @@
-"""How long the steps of a run took, kept over stops and resumes."""
+"""How long the batches of a run took, kept over stops and resumes."""
 
+import contextlib
 import json
-import resource
-import sys
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +16,8 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import main_process_only
 
+_PROCESS = Path("/proc/self")
+
 
 @register_checkpoint_hooks
 class TrainingClock:
@@ -25,6 +27,10 @@ class TrainingClock:
         self.seconds = 0.0
         self.batches = 0
         self.peak_bytes = 0
+
+    def start(self) -> None:
+        """Forget what memory was in use before."""
+        forget_peak()
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -37,20 +43,22 @@ class TrainingClock:
     def describe(self) -> dict[str, float | int | None]:
         """Return seconds for a batch, and the most memory in use, bytes.
 
-        Of the GPU where there is one, else of the process.
+        Of the GPU where there is one, else of the process; from the first
+        batch on, validation included.
         """
-        self.peak_bytes = max(self.peak_bytes, peak_memory())
+        if self.batches:
+            self.peak_bytes = max(self.peak_bytes, peak_memory())
         mean = self.seconds / self.batches if self.batches else None
         return {
             "seconds_per_batch": mean and round(mean, 4),
             "training_seconds": round(self.seconds, 1),
-            "peak_memory_bytes": self.peak_bytes,
+            "peak_memory_bytes": self.peak_bytes or None,
         }
 
     @mark_as_saver
     @main_process_only
     def _save(self, path: Path) -> None:
-        self.peak_bytes = max(self.peak_bytes, peak_memory())
+        self.describe()
         path.write_text(json.dumps(vars(self)), encoding="utf-8")
 
     @mark_as_loader
@@ -58,10 +66,24 @@ class TrainingClock:
         vars(self).update(json.loads(path.read_text(encoding="utf-8")))
 
 
+def forget_peak() -> None:
+    """Let the peak of memory begin anew, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        (_PROCESS / "clear_refs").write_text("5")
+
+
 def peak_memory() -> int:
-    """Return the most bytes in use so far, of the GPU or of the process."""
+    """Return the most bytes in use so far, of the GPU or of the process.
+
+    0 where the system does not tell.
+    """
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Kilobytes, but bytes on macOS.
-    return peak if sys.platform == "darwin" else peak * 1024
+    try:
+        status = (_PROCESS / "status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

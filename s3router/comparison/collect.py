@@ -35,7 +35,7 @@ def rows_of(comparison: Comparison) -> list[dict[str, object]]:
     Returns
     -------
     list of dict
-        `method`, `shared`, `own`, `chosen`, `searched` (dev CER by value),
+        `method`, `shared`, `own`, `chosen` of `values`, `searched` (dev CER),
         `seeds` (those that are there), `dev`, `test` (`ErrorRate`, pooled),
         `against` (`PairedDifference` to the baseline, or None), `sparsity`
         (measured on the saved masks), `trained`, `bytes`, `adapter_bytes`
@@ -89,6 +89,7 @@ def _row(
         "shared": cell.shared,
         "own": cell.own,
         "chosen": runs[0].chosen,
+        "values": cell.search,
         "searched": {
             " ".join(f"{k}={v}" for k, v in run.chosen.items()): read_result(
                 run.result

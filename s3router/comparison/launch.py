@@ -7,7 +7,7 @@ Must not know what is compared.
 import os
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -16,7 +16,13 @@ from s3router.errors import MissingDependencyError, SettingError, one_of
 Command = Sequence[str]
 
 
-def run_command(command: Command, log: str, threads: int | None) -> int:
+#: Exit status of a job that its engine lost.
+LOST = -1
+
+
+def run_command(
+    command: Command, log: str, threads: int | None, folder: str
+) -> int:
     """Run one command, its output into a file; return its exit status.
 
     Arguments
@@ -27,19 +33,23 @@ def run_command(command: Command, log: str, threads: int | None) -> int:
         The file; written anew.
     threads : int, optional
         For numeric libraries; None leaves it to them.
+    folder : str
+        Where to run it: paths in it are relative.
     """
     environment = dict(os.environ)
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "wb") as file:
+    output = Path(folder, log)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("wb") as file:
         return subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,
+            cwd=folder,
         ).returncode
 
 
@@ -81,7 +91,9 @@ class Local(Launcher):
         """See `Launcher.run`."""
         with ThreadPoolExecutor(self.jobs) as pool:
             places = {
-                pool.submit(run_command, command, log, self._threads): place
+                pool.submit(
+                    run_command, command, log, self._threads, os.getcwd()
+                ): place
                 for place, (command, log) in enumerate(
                     zip(commands, logs, strict=True)
                 )
@@ -100,7 +112,9 @@ class Ray(Launcher):
     Arguments
     ---------
     jobs : int
-        Parts into which the cores of a machine are divided.
+        Tasks at a time on the largest machine, which share its cores.
+    options : mapping
+        Of its tasks, as `{"num_gpus": 1}`.
 
     Raises
     ------
@@ -108,24 +122,26 @@ class Ray(Launcher):
         If ray is not installed.
     """
 
-    def __init__(self, jobs: int = 1):
+    def __init__(self, jobs: int, options: Mapping[str, object]):
         try:
             import ray
         except ImportError:
             raise MissingDependencyError(
-                "--launcher ray needs ray: pip install ray"
+                "--launcher ray needs ray: pip install 's3router[cluster]'"
             ) from None
         self._ray = ray
         ray.init(ignore_reinit_error=True, log_to_driver=False)
-        self._cores = max(1, int(ray.cluster_resources()["CPU"]) // jobs)
+        cores = max(n["Resources"].get("CPU", 1) for n in ray.nodes())
+        self._threads = max(1, int(cores) // jobs)
+        self._options = {"num_cpus": self._threads, **options}
 
     def run(
         self, commands: Sequence[Command], logs: Sequence[str]
     ) -> Iterator[tuple[int, int]]:
         """See `Launcher.run`."""
-        task = self._ray.remote(num_cpus=self._cores)(run_command)
+        task = self._ray.remote(**self._options)(run_command)
         places = {
-            task.remote(list(command), log, self._cores): place
+            task.remote(list(command), log, self._threads, os.getcwd()): place
             for place, (command, log) in enumerate(
                 zip(commands, logs, strict=True)
             )
@@ -133,7 +149,11 @@ class Ray(Launcher):
         waiting = list(places)
         while waiting:
             (ended,), waiting = self._ray.wait(waiting)
-            yield places[ended], self._ray.get(ended)
+            try:
+                status = self._ray.get(ended)
+            except self._ray.exceptions.RayError:
+                status = LOST
+            yield places[ended], status
 
 
 class Submitit(Launcher):
@@ -142,10 +162,10 @@ class Submitit(Launcher):
     Arguments
     ---------
     jobs : int
-        Jobs at a time, of an array.
+        Jobs at a time.
     folder : pathlib.Path
         For submitit's own files, seen by all machines.
-    parameters : mapping, optional
+    parameters : mapping
         Of submitit's executor, as `{"timeout_min": 240, "gpus_per_node": 1}`.
 
     Raises
@@ -154,41 +174,55 @@ class Submitit(Launcher):
         If submitit is not installed.
     """
 
-    def __init__(self, jobs: int, folder: Path, parameters: dict | None = None):
+    def __init__(
+        self, jobs: int, folder: Path, parameters: Mapping[str, object]
+    ):
         try:
             import submitit
         except ImportError:
             raise MissingDependencyError(
-                "--launcher submitit needs submitit: pip install submitit"
+                "--launcher submitit needs submitit: "
+                "pip install 's3router[cluster]'"
             ) from None
         self._submitit = submitit
+        self._jobs = jobs
         self._executor = submitit.AutoExecutor(folder=str(folder))
         self._executor.update_parameters(
-            **{
-                "timeout_min": 24 * 60,
-                "slurm_array_parallelism": jobs,
-                **(parameters or {}),
-            }
+            **{"timeout_min": 24 * 60, **parameters}
         )
 
     def run(
         self, commands: Sequence[Command], logs: Sequence[str]
     ) -> Iterator[tuple[int, int]]:
         """See `Launcher.run`."""
-        with self._executor.batch():
-            jobs = [
-                self._executor.submit(run_command, list(command), log, None)
-                for command, log in zip(commands, logs, strict=True)
-            ]
-        places = {job.job_id: place for place, job in enumerate(jobs)}
-        for job in self._submitit.helpers.as_completed(jobs):
-            yield places[job.job_id], job.result()
+        # In waves: without a cluster, submitit starts all that it is given.
+        for start in range(0, len(commands), self._jobs):
+            places = range(start, min(start + self._jobs, len(commands)))
+            jobs = {
+                place: self._executor.submit(
+                    run_command,
+                    list(commands[place]),
+                    logs[place],
+                    None,
+                    os.getcwd(),
+                )
+                for place in places
+            }
+            for place, job in jobs.items():
+                try:
+                    yield place, job.result()
+                except self._submitit.core.utils.UncompletedJobError:
+                    yield place, LOST
+                except self._submitit.core.utils.FailedJobError:
+                    yield place, LOST
 
 
 LAUNCHERS = ("local", "ray", "submitit")
 
 
-def build_launcher(name: str, jobs: int, folder: Path) -> Launcher:
+def build_launcher(
+    name: str, jobs: int, folder: Path, engine: Mapping[str, object]
+) -> Launcher:
     """Return a launcher by its name.
 
     Arguments
@@ -199,6 +233,8 @@ def build_launcher(name: str, jobs: int, folder: Path) -> Launcher:
         Runs at a time.
     folder : pathlib.Path
         Of the comparison.
+    engine : mapping
+        Settings of ray's tasks or of submitit's executor.
 
     Raises
     ------
@@ -211,7 +247,9 @@ def build_launcher(name: str, jobs: int, folder: Path) -> Launcher:
     if jobs < 1:
         raise SettingError(f"--jobs is {jobs}, but must be 1 or more")
     if name == "ray":
-        return Ray(jobs)
+        return Ray(jobs, engine)
     if name == "submitit":
-        return Submitit(jobs, folder / "submitit")
+        return Submitit(jobs, folder / "submitit", engine)
+    if engine:
+        raise SettingError("--engine is for ray and submitit")
     return Local(jobs)

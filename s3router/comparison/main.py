@@ -14,9 +14,10 @@ from s3router.comparison.runs import (
     as_text,
     count_missing,
     missing_runs,
+    runs_left,
+    search_runs,
 )
 from s3router.comparison.spec import Comparison, read_comparison
-from s3router.errors import FormatError, NotFoundError
 from s3router.evaluation.results import read_result
 
 
@@ -26,6 +27,7 @@ def compare(
     options: Sequence[str] = (),
     jobs: int = 1,
     launcher: str = "local",
+    engine: Mapping[str, object] | None = None,
     print_commands: bool = False,
 ) -> int:
     """Run or resume what is missing of comparisons, then report.
@@ -42,6 +44,9 @@ def compare(
         Runs at a time.
     launcher : str
         local, ray or submitit.
+    engine : mapping, optional
+        For ray (of its tasks, as `num_gpus`) and submitit (of its executor,
+        as `gpus_per_node`).
     print_commands : bool
         Print what is missing, one command a run, and run nothing.
 
@@ -58,8 +63,10 @@ def compare(
             continue
         _estimate(path, comparison, jobs)
         if missing_runs(comparison):
-            engine = build_launcher(launcher, jobs, comparison.output)
-            failed += run_missing(comparison, engine, options, jobs)
+            runner = build_launcher(
+                launcher, jobs, comparison.output, engine or {}
+            )
+            failed += run_missing(comparison, runner, options)
         rows = rows_of(comparison)
         if rows:
             settings = {"specification": path, **overrides}
@@ -75,7 +82,6 @@ def run_missing(
     comparison: Comparison,
     launcher: Launcher,
     options: Sequence[str],
-    jobs: int,
 ) -> int:
     """Run what is missing, searches first; return how many runs failed.
 
@@ -87,14 +93,13 @@ def run_missing(
         Who runs it.
     options : sequence of str
         For every run.
-    jobs : int
-        Runs at a time, for the estimate.
     """
     failed: set[Path] = set()
     started, trained = time.perf_counter(), 0
     while runs := [
         run for run in missing_runs(comparison) if run.folder not in failed
     ]:
+        only_tested = {run.folder for run in runs if run.result.is_file()}
         commands = [run.command(comparison.recipe, options) for run in runs]
         logs = [str(run.folder / "output.txt") for run in runs]
         for place, status in launcher.run(commands, logs):
@@ -103,12 +108,12 @@ def run_missing(
                 failed.add(run.folder)
                 _complain(run, logs[place], status)
                 continue
-            trained += 1
+            trained += run.folder not in only_tested
             left, total = count_missing(comparison)
-            seconds = (time.perf_counter() - started) / trained * left
+            passed = (time.perf_counter() - started) / max(1, trained) / 60
             print(
                 f"[{total - left}/{total}] {_told(run)}; "
-                f"about {seconds / 60:.0f} min left",
+                f"about {passed * left:.0f} min left",
                 flush=True,
             )
     return len(failed)
@@ -120,25 +125,30 @@ def _estimate(path: str, comparison: Comparison, jobs: int) -> None:
     if not left:
         print(f"{path}: all {total} runs are there")
         return
-    known = [
-        seconds
-        for file in comparison.output.rglob("result.json")
-        if (seconds := _seconds(file)) is not None
-    ]
     text = f"{path}: {left} of {total} runs to do, {jobs} at a time"
-    if known:
-        hours = statistics.fmean(known) * left / jobs / 3600
-        text += f"; about {hours:.1f} h by the {len(known)} that are there"
+    by_method = seconds_by_method(comparison)
+    if by_method:
+        known = statistics.fmean(by_method.values())
+        waiting = [
+            by_method.get(cell.method, known)
+            for cell in comparison.cells
+            for _ in range(runs_left(cell, comparison.output))
+        ]
+        text += f"; about {sum(waiting) / jobs / 3600:.1f} h by what is there"
     else:
         text += "; how long they take is known when the first has ended"
     print(text, flush=True)
 
 
-def _seconds(result: Path) -> float | None:
-    try:
-        return read_result(result)["extra"].get("training_seconds")
-    except (NotFoundError, FormatError):
-        return None
+def seconds_by_method(comparison: Comparison) -> dict[str, float]:
+    """Return the mean seconds of training of the runs that are there."""
+    found: dict[str, list[float]] = {}
+    for cell in comparison.cells:
+        for run in search_runs(cell, comparison.output):
+            seconds = run.total_seconds() if run.is_done() else None
+            if seconds is not None:
+                found.setdefault(cell.method, []).append(seconds)
+    return {name: statistics.fmean(times) for name, times in found.items()}
 
 
 def _print_commands(comparison: Comparison, options: Sequence[str]) -> None:
@@ -167,7 +177,9 @@ def _told(run: Run) -> str:
 
 
 def _complain(run: Run, log: str, status: int) -> None:
-    lines = Path(log).read_text("utf-8", "replace").splitlines()
+    file = Path(log)
+    text = file.read_text("utf-8", "replace") if file.is_file() else ""
+    lines = text.splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "no output")
     print(
         f"s3router: {run.cell.name}, seed {run.seed} failed (exit {status}): "

@@ -16,6 +16,9 @@ from s3router.formats.files import atomic_file
 
 Row = Mapping[str, object]
 
+#: After ten colours others begin.
+_MARKERS = ("o", "s", "^", "v")
+_LINES = ("--", ":", "-.")
 COLUMNS = {
     "where": "where",
     "method": "method",
@@ -26,6 +29,7 @@ COLUMNS = {
     "against": "against {baseline} [95% CI]",
     "trained": "trained",
     "bytes": "subnetwork",
+    "added": "of it, 16 bit",
     "seconds": "s a batch",
     "memory": "peak memory",
     "seeds": "seeds",
@@ -127,7 +131,7 @@ def draw(path: Path, comparison: Comparison, rows: Sequence[Row]) -> list[Path]:
                 for row in rows
                 if row["method"] == method and _where(row) == where
             ]
-            _line(panel, own, method, f"C{number % 10}")
+            _line(panel, own, method, number)
         panel.set_title(where)
         panel.set_xlabel("sparsity, % of the masked weights")
     panels[0][0].set_ylabel("test CER, %")
@@ -141,13 +145,19 @@ def draw(path: Path, comparison: Comparison, rows: Sequence[Row]) -> list[Path]:
     return files
 
 
-def _line(panel: object, rows: Sequence[Row], method: str, colour: str) -> None:
+def _line(panel: object, rows: Sequence[Row], method: str, number: int) -> None:
+    colour, marker = f"C{number % 10}", _MARKERS[number // 10 % len(_MARKERS)]
     rows = sorted(rows, key=lambda row: row["sparsity"])
     if not rows:
         return
     if all(row["sparsity"] == 0 for row in rows):
         best = min(rows, key=lambda row: row["dev"])["test"]
-        panel.axhline(100 * best.rate, color=colour, ls="--", label=method)
+        panel.axhline(
+            100 * best.rate,
+            color=colour,
+            ls=_LINES[number // 10 % 3],
+            label=method,
+        )
         if best.high is not None:
             panel.axhspan(
                 100 * best.low, 100 * best.high, color=colour, alpha=0.1
@@ -161,7 +171,7 @@ def _line(panel: object, rows: Sequence[Row], method: str, colour: str) -> None:
             [100 * (t.rate - (t.low or 0.0)) for t in tests],
             [100 * ((t.high or t.rate) - t.rate) for t in tests],
         ],
-        fmt="o-",
+        fmt=f"{marker}-",
         capsize=3,
         color=colour,
         label=method,
@@ -180,10 +190,7 @@ def _where(row: Row) -> str:
 
 
 def _cells(row: Row) -> dict[str, object]:
-    settings = [
-        f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
-        for k, v in row["chosen"].items()
-    ]
+    settings = [_chosen(row, key) for key in row["chosen"]]
     others = [f"{k}={v}" for k, v in row["own"].items() if k != "sparsity"]
     against = row["against"]
     seconds = row["seconds_per_batch"]
@@ -196,8 +203,19 @@ def _cells(row: Row) -> dict[str, object]:
         "test": str(row["test"]),
         "against": None if against is None else str(against),
         "trained": f"{row['trained']:,}",
-        "bytes": format_bytes(row["adapter_bytes"] or row["bytes"]),
+        "bytes": format_bytes(row["bytes"]),
+        "added": format_bytes(row["adapter_bytes"]),
         "seconds": None if seconds is None else f"{seconds:.3f}",
         "memory": format_bytes(row["peak_memory_bytes"]),
         "seeds": ", ".join(map(str, row["seeds"])),
     }
+
+
+def _chosen(row: Row, key: str) -> str:
+    """Return a chosen setting, and whether it lies at an end of its list."""
+    value, values = row["chosen"][key], row["values"][key]
+    text = f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+    numbers = all(type(v) in (int, float) for v in values)
+    if numbers and len(values) > 2 and value in (min(values), max(values)):
+        text += " (an end)"
+    return text

@@ -5,15 +5,22 @@ setting runs with every seed; the first one's run, which is there already, is
 only tested. Must not start a process.
 """
 
+import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from s3router.brains.hparams import flatten_hparams, parse_yaml
 from s3router.comparison.spec import Cell, Comparison, word
-from s3router.errors import FormatError, NotFoundError
-from s3router.evaluation.results import read_result
+from s3router.errors import FormatError, NotFoundError, SettingError
+from s3router.evaluation.results import portable, read_result
+
+#: Stands for a reference or an object: other settings tell what it comes to.
+_TAGGED = "<tagged>"
+#: Where and how a run is done, not what.
+_NOT_COMPARED = ("evaluate_test", "output_folder", "result_file", "stages")
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,48 @@ class Run:
         return [sys.executable, recipe, self.cell.yaml, *told, *options]
 
     def is_done(self) -> bool:
-        """Return whether its result is there, with the test set if asked."""
+        """Return whether its result is there, with the test set if asked.
+
+        Raises
+        ------
+        SettingError
+            If what is there was made with other settings.
+        """
         try:
-            metrics = read_result(self.result)["metrics"]
+            result = read_result(self.result)
         except (NotFoundError, FormatError):
             return False
-        return "test_cer" in metrics or not self.tested
+        self._check_settings(result["config"])
+        return "test_cer" in result["metrics"] or not self.tested
+
+    def total_seconds(self) -> float | None:
+        """Return what training took, with all stages; None: not told."""
+        try:
+            seconds = [
+                read_result(file)["extra"].get("training_seconds")
+                for file in self.folder.rglob("result.json")
+            ]
+        except FormatError:
+            return None
+        return sum(seconds) if seconds and None not in seconds else None
+
+    def _check_settings(self, used: Mapping[str, object]) -> None:
+        told = self.cell.settings(self.chosen, self.seed)
+        tree = parse_yaml(flatten_hparams(self.cell.yaml, told), "")
+        last = (tree.get("stages") or [{}])[-1]
+        for key, value in tree.items():
+            if key in _NOT_COMPARED or key in last or key not in used:
+                continue
+            text = json.dumps(value, default=lambda _: _TAGGED)
+            if _TAGGED in text:
+                continue
+            expected = portable(json.loads(text), key)
+            if str(expected) != str(used[key]):
+                raise SettingError(
+                    f"{self.folder} was made with {key} {used[key]!r}, and "
+                    f"not {expected!r}; choose another output_folder, or "
+                    "delete it to run it again"
+                )
 
 
 def search_runs(cell: Cell, output: Path) -> list[Run]:
@@ -129,18 +172,22 @@ def count_missing(comparison: Comparison) -> tuple[int, int]:
 
     The test of a searched run counts as no run: it does not train.
     """
-    left = total = 0
-    for cell in comparison.cells:
-        runs = search_runs(cell, comparison.output)
-        chosen = choose(cell, comparison.output)
-        total += len(runs) + len(cell.seeds) - 1
-        left += sum(not run.is_done() for run in runs)
-        if chosen is None:
-            left += len(cell.seeds) - 1
-        else:
-            finals = final_runs(cell, chosen, comparison.output)[1:]
-            left += sum(not run.is_done() for run in finals)
+    total = sum(
+        len(cell.candidates()) + len(cell.seeds) - 1
+        for cell in comparison.cells
+    )
+    left = sum(runs_left(cell, comparison.output) for cell in comparison.cells)
     return left, total
+
+
+def runs_left(cell: Cell, output: Path) -> int:
+    """Return how many runs of a cell are left."""
+    left = sum(not run.is_done() for run in search_runs(cell, output))
+    chosen = choose(cell, output)
+    if chosen is None:
+        return left + len(cell.seeds) - 1
+    finals = final_runs(cell, chosen, output)[1:]
+    return left + sum(not run.is_done() for run in finals)
 
 
 def as_text(command: Sequence[str]) -> str:

@@ -129,7 +129,7 @@ def read_comparison(
         The YAML.
     overrides : mapping, optional
         Settings of the command line; they go into `common`, but for
-        `output_folder` and `seeds`.
+        `output_folder` and `seeds`, and must not be stated elsewhere.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def read_comparison(
     given = dict(overrides or {})
     for key in ("output_folder", "seeds"):
         if key in given:
-            tree[key] = given.pop(key)
+            tree[key] = _plain({key: given.pop(key)}, path)[key]
     for key in tree:
         if key not in KEYS:
             raise SettingError(
@@ -164,8 +164,9 @@ def read_comparison(
             raise SettingError(f"{path}: {key!r} is missing")
     if not Path(tree["recipe"]).is_file():
         raise NotFoundError(f"{path}: no such recipe: {tree['recipe']}")
-    tree["common"] = {**(tree.get("common") or {}), **given}
     methods = tree["methods"]
+    _check_overrides(given, tree)
+    tree["common"] = {**(tree.get("common") or {}), **given}
     baseline = tree.get("baseline") or next(iter(methods))
     if baseline not in methods:
         raise SettingError(
@@ -180,9 +181,12 @@ def read_comparison(
 
 
 def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
-    seeds = tuple(tree.get("seeds") or [1])
-    if not all(type(seed) is int for seed in seeds):
-        raise SettingError(f"{path}: seeds are whole numbers, not {seeds}")
+    seeds = tree.get("seeds") or [1]
+    if type(seeds) is not list or not all(type(s) is int for s in seeds):
+        raise SettingError(
+            f"{path}: seeds are a list of whole numbers, not {seeds}"
+        )
+    seeds = tuple(seeds)
     for shared in _combinations(tree.get("each") or {}):
         for name, block in tree["methods"].items():
             if not isinstance(block, Mapping) or "yaml" not in block:
@@ -200,6 +204,23 @@ def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
             )
             for own in _combinations(lists):
                 yield Cell(name, yaml, shared, own, fixed, search, seeds)
+
+
+def _check_overrides(given: Mapping, tree: Mapping) -> None:
+    """Refuse settings for all runs where some runs have their own."""
+    for key in given:
+        for name, block in tree["methods"].items():
+            own = block if isinstance(block, Mapping) else {}
+            if key in own or key in (own.get("search") or {}):
+                raise SettingError(
+                    f"--set {key}: the method {name!r} has its own {key!r}; "
+                    "change it in the YAML of the comparison"
+                )
+        if key in (tree.get("each") or {}):
+            raise SettingError(
+                f"--set {key}: it is a list under `each`; change it in the "
+                "YAML of the comparison"
+            )
 
 
 def _check_settings(

@@ -60,6 +60,8 @@ IMPLIED = {
     "adapter_width": 64,
     "evaluate_test": True,
 }
+#: Subnetworks that a method may start from, by path.
+STARTS = ("start_mask", "start_weights", "start_head")
 #: Rates that a method has no use for, so that its results do not depend on
 #: them. One that is not named here is taken to use all.
 UNUSED_RATES = {
@@ -276,7 +278,14 @@ def _comparable(result: Result) -> dict[str, str]:
     """
     config = {**IMPLIED, **result["config"]}
     rates = dict(config.get("learning_rates") or {})
-    for group in UNUSED_RATES.get(result["extra"].get("method"), ()):
+    for key in STARTS:
+        if config.get(key):
+            # Which one, its path does not tell on another machine.
+            config[key] = "given"
+    unused = UNUSED_RATES.get(result["extra"].get("method"), ())
+    if config.get("train_weights"):
+        unused = ()
+    for group in unused:
         config.pop(f"lr_{group}", None)
         rates.pop(group, None)
     config["learning_rates"] = rates or None

@@ -164,6 +164,8 @@ def _keeps_product(weight: Tensor) -> bool:
         and weight.dtype == torch.float32
         and weight.is_contiguous()
         and not weight.is_inference()
+        # Fused optimizers write without telling torch.
+        and not weight.requires_grad
     )
 
 

@@ -8,8 +8,7 @@ since they cannot be merged into others.
 import torch
 from torch import Tensor, nn
 
-from s3router.errors import SettingError
-from s3router.methods.base import Method, freeze
+from s3router.methods.base import Method, freeze, whole_number
 from s3router.methods.tunable import restore_weights
 from s3router.models.bottleneck import attach_bottlenecks
 
@@ -32,11 +31,7 @@ class Adapter(Method):
     changes_weights = True
 
     def __init__(self, adapter_width: int = 64, seed: int = 0):
-        if isinstance(adapter_width, bool) or not adapter_width >= 1:
-            raise SettingError(
-                f"adapter_width is {adapter_width}, but must be 1 or more"
-            )
-        self.width = adapter_width
+        self.width = whole_number("adapter_width", adapter_width)
         self.seed = seed
         self._tuned: dict[str, nn.Parameter] = {}
 

@@ -20,7 +20,7 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import main_process_only
 from torch import Tensor, nn
 
-from s3router.errors import MismatchError
+from s3router.errors import MismatchError, SettingError
 
 BatchLoss = Callable[[object], Tensor]
 
@@ -149,6 +149,15 @@ class Method(ABC):
                 f"--output_folder, or remove that one to start over"
             )
         self.load_state_dict(saved["state"])
+
+
+def whole_number(setting: str, value: object) -> int:
+    """Return a setting that is a number of things, or raise SettingError."""
+    if type(value) is not int or value < 1:
+        raise SettingError(
+            f"{setting} is {value!r}, but must be a whole number, 1 or more"
+        )
+    return value
 
 
 def freeze(module: nn.Module) -> None:

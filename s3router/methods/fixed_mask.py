@@ -89,6 +89,11 @@ class FixedMask(Method):
                 name: weight.detach().clone()
                 for name, weight in self._masked.items()
             }
+        if self.changes_weights:
+            for name, weight in self._masked.items():
+                weight.register_hook(
+                    lambda gradient, name=name: gradient * self._masks[name]
+                )
         if masks is None:
             masks = {
                 name: torch.ones_like(weight, dtype=torch.bool)
@@ -98,7 +103,11 @@ class FixedMask(Method):
 
     @torch.no_grad()
     def set_masks(self, masks: dict[str, Tensor]) -> None:
-        """Put masks in place, on the weights as they are or were."""
+        """Put masks in place, on the weights as they are or were.
+
+        Gradients of removed weights are 0 from now on, so that they do not
+        count where gradients are clipped.
+        """
         for name, weight in self._masked.items():
             self._masks[name] = masks[name].to(weight.device)
             if name in self._original:

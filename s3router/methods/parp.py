@@ -11,7 +11,9 @@ Source: Lai et al. (NeurIPS 2021), section 3, algorithm 1; as its code does it:
 PARP-P starts from a lower sparsity, which rises linearly, re-pruning by
 re-pruning, to the target. What is done otherwise than in the code: there the
 saved model has grown for up to n updates since it was last pruned; here what
-is evaluated and saved is pruned to the target, always.
+is evaluated and saved is pruned to the target, always. Biases are left alone,
+as under every method here. The code's sparsity rises until the end of
+training, which is `ramp_share: 1.0`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from s3router.errors import SettingError
 from s3router.masks.ranking import Ranking
 from s3router.masks.rules import check_sparsity
-from s3router.methods.base import Method
+from s3router.methods.base import Method, whole_number
 from s3router.methods.start import load_start, start_weights
 from s3router.methods.tunable import free_weights, restore_weights
 
@@ -67,10 +69,7 @@ class PARP(Method):
         initial_sparsity: float | None = None,
         ramp_share: float = 0.5,
     ):
-        if isinstance(reprune_every, bool) or not reprune_every >= 1:
-            raise SettingError(
-                f"reprune_every is {reprune_every}, but must be 1 or more steps"
-            )
+        whole_number("reprune_every", reprune_every)
         if initial_sparsity is not None:
             _check_ramp(sparsity, initial_sparsity, ramp_share, pattern)
         self.targets = targets
@@ -114,6 +113,11 @@ class PARP(Method):
         SettingError
             If it cannot reach its target in so many steps.
         """
+        if steps < self.reprune_every:
+            raise SettingError(
+                f"parp: reprune_every is {self.reprune_every}, but there are "
+                f"{steps} steps: it would never prune again; lower it"
+            )
         if self.initial is None:
             return
         self._ramp_steps = int(self.ramp_share * steps)
@@ -220,10 +224,10 @@ def _check_ramp(
             "rise; leave initial_sparsity out"
         )
     check_sparsity(initial, "initial_sparsity")
+    if type(share) not in (int, float) or not 0 < share <= 1:
+        raise SettingError(f"ramp_share is {share!r}, but must be in (0, 1]")
     if not initial <= check_sparsity(final):
         raise SettingError(
             f"parp: initial_sparsity {initial} is above sparsity {final}; "
             "progressive pruning only rises"
         )
-    if not 0 < share <= 1:
-        raise SettingError(f"ramp_share is {share}, but must be in (0, 1]")

@@ -32,12 +32,30 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+#: Settings that ask for something special, and what asks for nothing: a
+#: method that lacks one must not pass over it in silence.
+NEUTRAL = {
+    "frozen": False,
+    "frozen_layers": None,
+    "initial_sparsity": None,
+    "start_layers": None,
+    "start_mask": None,
+    "start_weights": None,
+    "train_weights": None,
+}
+
+
+def _settings(method: type[Method]) -> list[str]:
+    return list(inspect.signature(method).parameters)
+
+
 def build_method(name: str, **settings: object) -> Method:
     """Build a method from the settings of a YAML.
 
     A YAML states the settings of all methods side by side, so that swapping
     the method is one word. Each method takes those that it knows; a setting
-    that no method knows is an error.
+    that no method knows is an error, and so is one of `NEUTRAL` that is set
+    for a method that does not have it.
 
     Arguments
     ---------
@@ -55,7 +73,8 @@ def build_method(name: str, **settings: object) -> Method:
     Raises
     ------
     SettingError
-        If the method or a setting is unknown.
+        If the method or a setting is unknown, or the method cannot do what a
+        setting asks for.
 
     Example
     -------
@@ -65,16 +84,20 @@ def build_method(name: str, **settings: object) -> Method:
     {'method': 'head_only'}
     """
     one_of(name, METHODS, "method")
-    known = {
-        option
-        for method in METHODS.values()
-        for option in inspect.signature(method).parameters
-    }
+    known = {o for method in METHODS.values() for o in _settings(method)}
     for option in settings:
         if option not in known:
             raise SettingError(
                 f"no method has a setting {option!r}: "
                 f"{near(option, known)}Known: {', '.join(sorted(known))}"
             )
-    own = inspect.signature(METHODS[name]).parameters
+    own = _settings(METHODS[name])
+    for option, neutral in NEUTRAL.items():
+        value = settings.get(option, neutral)
+        if option not in own and value != neutral:
+            having = [n for n, m in METHODS.items() if option in _settings(m)]
+            raise SettingError(
+                f"the method {name!r} has no setting {option!r}, which is "
+                f"{value!r}; methods with it: {', '.join(having)}"
+            )
     return METHODS[name](**{k: v for k, v in settings.items() if k in own})

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from s3router.errors import SettingError
 from s3router.masks.ranking import Ranking
 from s3router.masks.units import Sparsity
-from s3router.methods.base import BatchLoss
+from s3router.methods.base import BatchLoss, whole_number
 from s3router.methods.fixed_mask import FixedMask
 
 
@@ -44,11 +44,7 @@ class TaylorPruning(FixedMask):
         taylor_batches: int = 50,
     ):
         super().__init__(targets, sparsity, scope, pattern, train_weights)
-        if not taylor_batches >= 1:
-            raise SettingError(
-                f"taylor_batches is {taylor_batches}, but must be 1 or more"
-            )
-        self.taylor_batches = taylor_batches
+        self.taylor_batches = whole_number("taylor_batches", taylor_batches)
 
     def find_masks(self, encoder: nn.Module, ranking: Ranking) -> None:
         """Wait for `before_fit`."""

@@ -47,6 +47,11 @@ class Bottleneck(nn.Module):
         return self.up(torch.relu(self.down(self.norm(hidden))))
 
 
+def _add(part: nn.Module, _: object, output: Tensor) -> Tensor:
+    # By its owner, so that a copy of the encoder uses its own adapters.
+    return output + getattr(part, _NAME)(output)
+
+
 def attach_bottlenecks(
     encoder: nn.Module, inner: int
 ) -> dict[str, nn.Parameter]:
@@ -55,7 +60,7 @@ def attach_bottlenecks(
     Arguments
     ---------
     encoder : torch.nn.Module
-        The Hugging Face model; its blocks get a submodule each.
+        The Hugging Face model; its feed-forward parts get a submodule each.
     inner : int
         Width of the bottlenecks.
 
@@ -76,17 +81,15 @@ def attach_bottlenecks(
             "in the Hugging Face format, and this encoder has none"
         )
     for block in blocks:
-        module = encoder.get_submodule(block.prefix)
-        if hasattr(module, _NAME):
+        part = encoder.get_submodule(block.prefix).feed_forward
+        if hasattr(part, _NAME):
             raise SettingError(
                 f"{block.prefix} has an adapter already; load the encoder anew"
             )
-        last = module.feed_forward.output_dense
-        adapter = Bottleneck(last.out_features, inner).to(last.weight.device)
-        module.add_module(_NAME, adapter)
-        module.feed_forward.register_forward_hook(
-            lambda _, __, output, adapter=adapter: output + adapter(output)
-        )
+        last = part.output_dense
+        adapter = Bottleneck(last.out_features, inner)
+        part.add_module(_NAME, adapter.to(last.weight))
+        part.register_forward_hook(_add)
     return {
         name: parameter
         for name, parameter in encoder.named_parameters()

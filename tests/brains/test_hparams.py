@@ -57,6 +57,12 @@ def test_overrides_can_be_nested(folder):
     assert hparams["block"] == {"a": 8, "b": 7}
 
 
+def test_a_block_may_take_the_place_of_a_value(folder):
+    path = folder / "child.yaml"
+    text = "data_folder: x\ndouble: 0\nrate: {a: 0.1, b: 0.3}"
+    assert load_hparams(path, text)["rate"] == {"a": 0.1, "b": 0.3}
+
+
 def test_flat_text_no_longer_extends(folder):
     text = flatten_hparams(folder / "child.yaml", "data_folder: x")
     assert "extends" not in text and "profiles" not in text

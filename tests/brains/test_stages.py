@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from s3router.brains.stages import stages_of
+from s3router.brains.stages import is_finished, mark_finished, stages_of
+from s3router.errors import SettingError
+from s3router.formats.subnetwork import Subnetwork
+from s3router.formats.subnetwork_config import REQUIRED
 
 LONG = "/tmp/" + "/".join(["a_folder_whose_name_is_not_short"] * 6)
 
@@ -21,9 +25,12 @@ def yaml(tmp_path) -> str:
         "unbuilt: !new:no.such.Class\n"
         "epochs: 9\n"
         "start_mask: null\n"
+        "sparsity: 0.6\n"
+        "evaluate_test: True\n"
+        "save_folder: !ref <output_folder>/save\n"
         "stages:\n"
         "    - {name: one, epochs: 2}\n"
-        "    - {name: two, start_mask: one}\n"
+        "    - {name: two, start_mask: one, of_sparsity: 0.5}\n"
         "    - {name: three, start_mask: two}\n"
     )
     return str(path)
@@ -38,6 +45,9 @@ def test_folders_follow_references_without_building_objects(yaml):
     assert three["start_mask"] == "runs/zh/8/two/subnetwork"
     assert three["output_folder"] == "runs/zh/8"
     assert "result_file" not in three
+    assert two["sparsity"] == 0.3 and "sparsity" not in three
+    assert one["evaluate_test"] is two["evaluate_test"] is False
+    assert "evaluate_test" not in three
     assert all(stage["seed"] == 8 for stage in (one, two, three))
 
 
@@ -51,3 +61,40 @@ def test_without_stages_there_is_one(yaml):
     assert stages_of(yaml, "stages: null\nseed: 3") == [
         {"stages": None, "seed": 3}
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("epochs: 5", "the stage 'one' sets it to 2"),
+        ("save_folder: here", "every stage has its own"),
+        ("stages: 3", "is no list of blocks"),
+        ("stages: [{name: save}]", "cannot be the name"),
+        ("stages: [{name: ..}]", "cannot be the name"),
+        ("stages: [{name: a, start_mask: a}]", "does not come before it"),
+        (
+            "stages: [{name: a, start_mask: b}, {name: b}]",
+            "does not come before it",
+        ),
+    ],
+)
+def test_what_cannot_be_staged_is_said(yaml, overrides, message):
+    with pytest.raises(SettingError, match=message):
+        stages_of(yaml, overrides)
+
+
+def test_a_stage_that_ended_with_other_settings_is_not_passed_over(
+    yaml, tmp_path
+):
+    config = dict.fromkeys(REQUIRED, "x")
+    head = {"weight": np.zeros((2, 2), np.float32)}
+    output = tmp_path / "out"
+    one, *_ = stages_of(yaml, {"output_folder": str(output)})
+    assert not is_finished(yaml, one)
+    Subnetwork(config, {}, head, ["<blk>", "<unk>"]).save(
+        output / "one" / "subnetwork"
+    )
+    mark_finished(yaml, one)
+    assert is_finished(yaml, one)
+    with pytest.raises(SettingError, match="has ended with other settings"):
+        is_finished(yaml, {**one, "language": "ar"})

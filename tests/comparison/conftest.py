@@ -52,8 +52,12 @@ if told["evaluate_test"] == "True":
         {"id": str(i), "reference": r, "hypothesis": h}
         for i, (r, h) in enumerate(rows)
     ])
+from s3router.brains.hparams import flatten_hparams, parse_yaml
+given = {k: parse_yaml(f"v: {v}", "")["v"] for k, v in told.items()}
+settings = parse_yaml(flatten_hparams(yaml, given), "")
+config = json.loads(json.dumps(settings, default=str))
 write_result(
-    folder / "result.json", config=told, seed=int(told["seed"]),
+    folder / "result.json", config=config, seed=int(told["seed"]),
     metrics=metrics,
     extra={
         "trainable_parameters": 7, "subnetwork_bytes": 1000,

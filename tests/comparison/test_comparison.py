@@ -122,10 +122,39 @@ def test_a_run_that_fails_is_one_line_and_others_go_on(
     assert all(row["against"] is None for row in rows)
 
 
+def test_what_was_made_with_other_settings_is_not_reported(
+    comparison, tmp_path, capsys
+):
+    assert run(comparison, "--set", "train_minutes=10") == 0
+    before = len(order(tmp_path))
+    for settings, key in (
+        (["train_minutes=40"], "train_minutes 10"),
+        (["train_minutes=10", "data_folder=/other"], "data_folder"),
+        (["train_minutes=10", "lr_head=7.0"], "lr_head"),
+    ):
+        capsys.readouterr()
+        assert run(comparison, "--set", *settings) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert f"was made with {key}" in error
+        assert "choose another output_folder" in error
+    assert len(order(tmp_path)) == before
+
+
+def test_settings_that_a_method_states_are_not_overridden(comparison, capsys):
+    for setting, who in (
+        ("sparsity=0.9", "the method 'mask_tuning'"),
+        ("lr_weights=1", "the method 'full'"),
+        ("language=ar", "a list under `each`"),
+    ):
+        assert run(comparison, "--set", setting) == 2
+        assert who in capsys.readouterr().err
+
+
 def test_settings_of_the_command_line_hold_in_every_run(
     comparison, tmp_path, capsys
 ):
-    options = ["--set", "encoder=other", "seeds=[5]", "--option=--device=cpu"]
+    options = ["--set", "encoder=other", "--set", "seeds=[5]"]
+    options.append("--option=--device=cpu")
     assert run(comparison, *options, "--print-commands") == 0
     commands = [
         shlex.split(line) for line in capsys.readouterr().out.splitlines()
@@ -143,7 +172,8 @@ def test_settings_of_the_command_line_hold_in_every_run(
     [
         ("baseline: full", "baseline: fll", "none of the methods"),
         ("sparsity: [0.2", "sparsty: [0.2", "did you mean 'sparsity'"),
-        ("seeds: [1, 2]", "seeds: [a]", "seeds are whole numbers"),
+        ("seeds: [1, 2]", "seeds: [a]", "a list of whole numbers"),
+        ("seeds: [1, 2]", "seeds: 3", "a list of whole numbers"),
         ("seeds: [1, 2]", "sedes: [1]", "did you mean 'seeds'"),
         ("[0.02, 0.04]", "[0.02]", "must choose from as many values"),
         ("hparams/zh_full.yaml", "hparams/no.yaml", "no such YAML"),
@@ -168,6 +198,8 @@ def test_unknown_launchers_and_files(comparison, capsys):
     assert run("no.yaml") == 2
     assert "no such comparison" in capsys.readouterr().err
     assert run(comparison, "--jobs=0") == 2
+    assert run(comparison, "--engine", "num_gpus=1") == 2
+    assert "for ray and submitit" in capsys.readouterr().err
     assert run(comparison, "--set", "seeds") == 2
     assert "expected KEY=VALUE" in capsys.readouterr().err
 

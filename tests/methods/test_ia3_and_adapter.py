@@ -1,5 +1,7 @@
 """IA3 and bottleneck adapters against their formulas."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,18 @@ def test_an_adapter_is_its_formula(tmp_path):
     assert values == 2 * (2 * 32 + 5 * 32 + 5 + 32 * 5 + 32)
     assert loaded.config["adapter_bytes"] == 2 * values
     assert loaded.config["adapter_width"] == 5
+
+
+def test_a_copy_of_an_adapted_encoder_has_its_own_adapters():
+    encoder, method = prepared("adapter")
+    train(encoder, method, steps=5)
+    twin = copy.deepcopy(encoder).double()
+    before = twin.encoder(torch.ones(1, 4, 32).double()).last_hidden_state
+    expected = encoder.encoder(torch.ones(1, 4, 32)).last_hidden_state
+    torch.testing.assert_close(before.float(), expected, rtol=0, atol=1e-5)
+    train(encoder, method, steps=5)
+    after = twin.encoder(torch.ones(1, 4, 32).double()).last_hidden_state
+    assert torch.equal(before, after)
 
 
 def test_adapters_are_refused_where_they_cannot_be():

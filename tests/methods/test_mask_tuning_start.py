@@ -141,6 +141,13 @@ def test_weights_and_scores_train_together(tmp_path):
     assert torch.equal(output(encoder), output(again))
 
 
+@pytest.mark.parametrize("settings", [{"frozen": True}, {"refresh_every": 10}])
+def test_weights_that_train_are_seen_though_the_mask_stays(settings, tmp_path):
+    encoder, method = prepared(train_weights=True, **settings)
+    train(encoder, method, steps=4)
+    assert_saved_is_what_runs(encoder, method, tmp_path)
+
+
 def test_fine_tune_then_prune_masks_the_tuned_weights(tmp_path):
     tuned_encoder = make_encoder()
     full = build_method("full")

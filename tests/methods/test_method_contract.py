@@ -145,6 +145,11 @@ def test_unknown_method_and_setting_name_what_exists():
         build_method("mask_tunig")
     with pytest.raises(SettingError, match="did you mean 'sparsity'"):
         build_method("full", sparsiti=0.1)
+    with pytest.raises(SettingError, match="methods with it: mask_tuning$"):
+        build_method("parp", start_weights="a")
+    with pytest.raises(SettingError, match="which is False"):
+        build_method("full", train_weights=False)
+    assert build_method("full", train_weights=None, frozen=False)
 
 
 def test_full_tuning_leaves_the_front_end():

@@ -111,7 +111,7 @@ def test_a_subnetwork_of_masks_and_weights_is_exported(
         ("[{method: full}]", "with a name"),
         ("[{name: a}, {name: a}]", "cannot be the name"),
         ("[{name: a, methd: full}]", "did you mean 'method'"),
-        ("[{name: a, start_mask: b}, {name: b}]", "no such"),
+        ("[{name: a, start_mask: b}, {name: b}]", "not come before"),
     ],
 )
 def test_stages_that_cannot_be_are_one_line(recipe, tmp_path, stages, message):
