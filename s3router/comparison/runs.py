@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from s3router.brains.hparams import flatten_hparams, parse_yaml
@@ -99,21 +100,30 @@ class Run:
 
     def _check_settings(self, used: Mapping[str, object]) -> None:
         told = self.cell.settings(self.chosen, self.seed)
-        tree = parse_yaml(flatten_hparams(self.cell.yaml, told), "")
-        last = (tree.get("stages") or [{}])[-1]
-        for key, value in tree.items():
-            if key in _NOT_COMPARED or key in last or key not in used:
-                continue
-            text = json.dumps(value, default=lambda _: _TAGGED)
-            if _TAGGED in text:
-                continue
-            expected = portable(json.loads(text), key)
-            if str(expected) != str(used[key]):
+        for key, expected in _stated(self.cell.yaml, json.dumps(told)).items():
+            if key in used and str(expected) != str(used[key]):
                 raise SettingError(
                     f"{self.folder} was made with {key} {used[key]!r}, and "
                     f"not {expected!r}; choose another output_folder, or "
                     "delete it to run it again"
                 )
+
+
+@cache
+def _stated(yaml: str, told: str) -> dict[str, object]:
+    """Return the plain settings of a run's (last) stage, as results have them.
+
+    Kept, because a YAML takes a tenth of a second, and each run is looked at
+    whenever one ends. `told` is JSON.
+    """
+    tree = parse_yaml(flatten_hparams(yaml, json.loads(told)), yaml)
+    last = (tree.get("stages") or [{}])[-1]
+    stated = {}
+    for key, value in tree.items():
+        text = json.dumps(value, default=lambda _: _TAGGED)
+        if key not in (*_NOT_COMPARED, *last) and _TAGGED not in text:
+            stated[key] = portable(json.loads(text), key)
+    return stated
 
 
 def search_runs(cell: Cell, output: Path) -> list[Run]:

@@ -24,6 +24,8 @@ def run(*arguments: object) -> int:
 def test_all_is_searched_on_dev_then_run_with_every_seed(
     comparison, tmp_path, capsys
 ):
+    text = comparison.read_text().replace("[ar]", "[zh-CN, ar]")
+    comparison.write_text(text)
     assert run(comparison) == 0
     out = tmp_path / "out"
     runs = order(tmp_path)
@@ -79,10 +81,10 @@ def test_a_second_command_runs_what_is_missing_alone(
     capsys.readouterr()
     assert run(comparison, "--jobs", 2) == 0
     assert len(order(tmp_path)) == before + 1
-    assert "1 of 18 runs to do" in capsys.readouterr().out
+    assert "1 of 9 runs to do" in capsys.readouterr().out
     assert run(comparison) == 0
     assert len(order(tmp_path)) == before + 1
-    assert "all 18 runs are there" in capsys.readouterr().out
+    assert "all 9 runs are there" in capsys.readouterr().out
 
 
 def test_commands_are_printed_and_lead_to_the_same(
@@ -99,11 +101,11 @@ def test_commands_are_printed_and_lead_to_the_same(
         for command in commands:
             subprocess.run(shlex.split(command), check=True)
     # Searches first; then the seeds of what they chose.
-    assert counts == [(12, True), (12, False)]
+    assert counts == [(6, True), (6, False)]
     assert run(comparison, "--print-commands") == 0
     assert capsys.readouterr().out == ""
     assert run(comparison) == 0
-    assert len(order(tmp_path)) == 24
+    assert len(order(tmp_path)) == 12
 
 
 def test_a_run_that_fails_is_one_line_and_others_go_on(
@@ -114,7 +116,7 @@ def test_a_run_that_fails_is_one_line_and_others_go_on(
     assert run(comparison) == 1
     said = capsys.readouterr()
     lines = [li for li in said.err.splitlines() if "failed (exit 1)" in li]
-    assert len(lines) == 2
+    assert len(lines) == 1
     assert "the loss is not finite; all of it: " in lines[0]
     assert Path(lines[0].split("all of it: ")[1]).is_file()
     rows = read_result(tmp_path / "out" / "result.json")["metrics"]["rows"]
@@ -159,7 +161,7 @@ def test_settings_of_the_command_line_hold_in_every_run(
     commands = [
         shlex.split(line) for line in capsys.readouterr().out.splitlines()
     ]
-    assert len(commands) == 12
+    assert len(commands) == 6
     for command in commands:
         assert "--encoder=other" in command
         assert "--seed=5" in command
@@ -177,7 +179,7 @@ def test_settings_of_the_command_line_hold_in_every_run(
         ("seeds: [1, 2]", "sedes: [1]", "did you mean 'seeds'"),
         ("[0.02, 0.04]", "[0.02]", "must choose from as many values"),
         ("hparams/zh_full.yaml", "hparams/no.yaml", "no such YAML"),
-        ("language: [zh-CN, ar]", "language: ar", "expected a list"),
+        ("language: [ar]", "language: ar", "expected a list"),
         ("encoder: tiny", "encoder: !ref <x>", "plain YAML"),
     ],
 )
@@ -209,4 +211,4 @@ def test_unknown_launchers_and_files(comparison, capsys):
 def test_other_engines_run_it_too(launcher, comparison, tmp_path):
     pytest.importorskip(launcher, reason=f"{launcher} is not installed")
     assert run(comparison, f"--launcher={launcher}") == 0
-    assert len(order(tmp_path)) == 24
+    assert len(order(tmp_path)) == 12
