@@ -142,3 +142,14 @@ def test_its_header_says_what_it_is(path):
 def test_a_setting_that_no_parent_has_is_an_error():
     with pytest.raises(SettingError, match="sparsitty"):
         flatten_hparams(EXPERIMENTS[0], "sparsitty: 0.1")
+
+
+def test_nothing_lies_at_the_top_but_what_belongs_there():
+    """A run whose output folder went astray must not be committed."""
+    folders = {
+        path.relative_to(ROOT).parts[0]
+        for path in repository_files("")
+        if len(path.relative_to(ROOT).parts) > 1
+    }
+    known = "benchmarks docs export hparams recipes s3router tests".split()
+    assert folders <= {*known, ".ci"}
