@@ -46,6 +46,7 @@ CONTROLS: dict[str, dict[str, object]] = {
     "scores of weights": {"init": "weight_magnitude_with_scale"},
     "scores normal": {"init": "normal"},
     "sigmoid": {"surrogate": "sigmoid"},
+    "scores in bfloat16": {"score_dtype": "bfloat16"},
     "magnitude, fixed": {},
     "random, fixed": {"init": "kaiming_uniform"},
 }

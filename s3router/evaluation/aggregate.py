@@ -53,6 +53,7 @@ ENCODER_COLUMNS = {
 #: Settings that came later, and what results from before had without saying.
 IMPLIED = {
     "mask_rule": "top",
+    "score_dtype": "float32",
     "frozen": False,
     "reprune_every": 50,
     "ramp_share": 0.5,

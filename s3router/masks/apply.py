@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from s3router.errors import MismatchError, near
+from s3router.masks.attach import check_plain
 from s3router.masks.exchange import as_tensor, check_form
-from s3router.masks.parametrization import check_plain
 
 
 @torch.no_grad()

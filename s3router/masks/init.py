@@ -131,6 +131,7 @@ def initial_scores(
     generator: torch.Generator,
     sparsity: float = 0.0,
     scale: float = 1.0,
+    scratch: Scratch | None = None,
 ) -> Tensor:
     """Return starting scores.
 
@@ -149,6 +150,8 @@ def initial_scores(
         Share that is removed; matters for the binary starts only.
     scale : float
         Divisor of `weight_magnitude_with_scale`.
+    scratch : Scratch, optional
+        Memory to reuse.
 
     Returns
     -------
@@ -162,13 +165,14 @@ def initial_scores(
     >>> initial_scores("weight_rank", weight, (3, 1), generator).abs().argmax()
     tensor(1)
     """
+    scratch = scratch or Scratch()
     weights = saliency.detach().to("cpu", torch.float32)
     if init in ("weight_rank", "negative_weight_rank"):
-        scores = _ranked(init, weights, fans, generator)
+        scores = _ranked(init, weights, fans, generator, scratch)
     elif init == "weight_magnitude_with_scale":
         scores = weights / scale
     elif init in _BINARY:
-        scores = _binary(init, weights, sparsity)
+        scores = _binary(init, weights, sparsity, scratch)
     else:
         scores = _drawn(init, weights.shape, fans, generator)
     return scores.to(saliency.device)
@@ -236,39 +240,48 @@ def _ranked(
     weights: Tensor,
     fans: tuple[int, int],
     generator: torch.Generator,
+    scratch: Scratch,
 ) -> Tensor:
     """Return kaiming draws placed so that |score| ranks as |weight|."""
     drawn = _drawn("kaiming_uniform", weights.shape, fans, generator)
-    drawn = drawn.numpy().reshape(-1)
-    placed = np.empty_like(drawn)
-    order = _ranking(weights.numpy().reshape(-1))
+    values = drawn.numpy().reshape(-1)
+    # Copied out before the keys are used again.
+    sorted_draws = values[_ranking(values, scratch)]
+    order = _ranking(weights.numpy().reshape(-1), scratch)
     if init == "negative_weight_rank":
         order = order[::-1]
-    placed[order] = drawn[_ranking(drawn)]
-    return torch.from_numpy(placed).view(weights.shape)
+    values[order] = sorted_draws
+    return drawn
 
 
-def _ranking(values: np.ndarray) -> np.ndarray:
+def _ranking(values: np.ndarray, scratch: Scratch) -> np.ndarray:
     """Return the indices by rising |value|; equal ones by rising index.
 
     The one sort of the package, once for each matrix before training. Keys
     of value and index are unique, so that machines with other sort kernels
-    agree where weights are equal, as they often are after float16.
+    agree where weights are equal, as they often are after float16. Valid
+    until the scratch is used again.
     """
-    keys = np.abs(values).view(np.uint32).astype(np.uint64) << np.uint64(32)
-    keys |= np.arange(keys.size, dtype=np.uint64)
+    keys = scratch.keys(values.size)
+    magnitude = np.uint32(0x7FFFFFFF)
+    np.bitwise_and(values.view(np.uint32), magnitude, out=keys)
+    keys <<= np.uint64(32)
+    keys |= np.arange(keys.size, dtype=np.uint32)
     keys.sort()
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    keys &= np.uint64(0xFFFFFFFF)
+    return keys.view(np.int64)
 
 
-def _binary(init: str, weights: Tensor, sparsity: float) -> Tensor:
+def _binary(
+    init: str, weights: Tensor, sparsity: float, scratch: Scratch
+) -> Tensor:
     """Return 1 for the largest weights (or for all but these) and else 0."""
     values = np.ascontiguousarray(weights.numpy().reshape(-1))
     keep = np.empty(values.size, np.bool_)
     removed = removed_count(sparsity, values.size)
     if init == "negative_weight_magnitude":
-        keep_largest([values], [keep], values.size - removed, Scratch())
+        keep_largest([values], [keep], values.size - removed, scratch)
         keep = ~keep
     else:
-        keep_largest([values], [keep], removed, Scratch())
+        keep_largest([values], [keep], removed, scratch)
     return torch.from_numpy(keep.astype(np.float32)).view(weights.shape)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from s3router.errors import MismatchError, one_of
+from s3router.masks.attach import check_plain
 from s3router.masks.exchange import check_form
-from s3router.masks.parametrization import check_plain
 from s3router.masks.refresh import pools_of
 from s3router.masks.rules import Pattern
 from s3router.masks.select import Workspace, select, select_n_of_m

@@ -45,7 +45,7 @@ def refresh_masks(
     shares : sequence of Share
         For each unit its sparsity, see `s3router.masks.units.shares`.
     scores : mapping
-        By unit: float32.
+        By unit: float32 or bfloat16.
     masks : mapping
         By linear layer.
     scope : str
@@ -65,7 +65,7 @@ def refresh_masks(
     Raises
     ------
     SettingError
-        If scores are not float32.
+        If scores are of another dtype.
     VerificationError
         If a score is NaN.
     """
@@ -111,8 +111,8 @@ def pools_of(
     shares : sequence of Share
         For each unit its sparsity.
     scores, keeps : mapping
-        By unit: float32, and bool of the same shape, which a selection
-        overwrites.
+        By unit: float32 or bfloat16, and bool of the same shape, which a
+        selection overwrites.
     scope : str
         `layer` or `global`.
     grouped : bool
@@ -126,16 +126,17 @@ def pools_of(
     Raises
     ------
     SettingError
-        If scores are not float32.
+        If scores are of another dtype.
     """
     pools: dict[object, Pool] = {}
     of_pool: dict[object, float] = {}
     for unit, share in zip(units, shares, strict=True):
         score = scores[unit.name]
-        if score.dtype != torch.float32:
+        if score.dtype not in (torch.float32, torch.bfloat16):
             raise SettingError(
                 f"the scores of {unit.name} are {score.dtype}: they must stay "
-                "float32; use autocast instead of converting the encoder"
+                "float32 (or bfloat16, by score_dtype); use autocast instead "
+                "of converting the encoder"
             )
         # Channels are never ranked against heads: their scores speak for
         # very different numbers of weights.

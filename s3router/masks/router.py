@@ -4,7 +4,8 @@ A plain object and not a torch Module: DDP would wrap the scores a second
 time. Knows nothing of losses, optimizers or files. Source: S3-Router
 (Fu et al., NeurIPS 2022), section 3; what is done otherwise: the mask is
 selected once for each optimizer step and not sorted anew in every forward,
-counts are exact, scores stay float32, and channel and head scores train.
+counts are exact, scores stay float32 under autocast, and channel and head
+scores train.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from s3router.errors import SettingError, one_of
 from s3router.masks.apply import apply_masks
+from s3router.masks.attach import attach, check_plain, detach
 from s3router.masks.exchange import as_tensor, check_like
 from s3router.masks.init import (
     check_init,
@@ -23,12 +25,7 @@ from s3router.masks.init import (
     initial_scores,
     positive_where_kept,
 )
-from s3router.masks.parametrization import (
-    MaskedWeight,
-    attach,
-    check_plain,
-    detach,
-)
+from s3router.masks.parametrization import MaskedWeight
 from s3router.masks.refresh import follow_columns, refresh_masks
 from s3router.masks.rules import RULES, Pattern, check_rule
 from s3router.masks.select import Workspace
@@ -36,13 +33,13 @@ from s3router.masks.straight_through import SURROGATES
 from s3router.masks.targets import resolve_targets
 from s3router.masks.units import (
     Sparsity,
-    Unit,
     check_pattern,
     plan_units,
     shares,
 )
 
 __all__ = ["Router", "apply_masks"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Router:
@@ -86,6 +83,9 @@ class Router:
         above 0 stays; it starts from the same masks (`sparsity` 0: from all
         weights), and how much is removed is then up to training. Only with
         the unstructured pattern and scope `layer`.
+    score_dtype : str
+        `float32`, or `bfloat16`: scores, their gradients and Adam's moments
+        take half the memory, and steps below a 256th of a score are lost.
 
     Raises
     ------
@@ -117,6 +117,7 @@ class Router:
         refresh_every: int = 1,
         seed: int = 0,
         rule: str = "top",
+        score_dtype: str = "float32",
     ):
         self.rule = one_of(rule, RULES, "rule")
         self._scope = one_of(scope, ("layer", "global"), "scope")
@@ -124,6 +125,7 @@ class Router:
         self._surrogate = one_of(surrogate, SURROGATES, "surrogate")
         self._refresh_every = _check_steps(refresh_every)
         init = check_init(init, init_scale)
+        dtype = _DTYPES[one_of(score_dtype, _DTYPES, "score_dtype")]
         self.targets = resolve_targets(encoder, targets)
         structured = self._pattern.kind == "structured"
         self.units = tuple(plan_units(encoder, self.targets, structured))
@@ -141,19 +143,8 @@ class Router:
             parameter.requires_grad_(False)
         self._scores: dict[str, nn.Parameter] = {}
         self._masks: dict[str, MaskedWeight] = {}
-        for unit, (share, _) in zip(self.units, self._shares, strict=True):
-            weights = {n: self._linears[n].weight for n in unit.members}
-            scores = initial_scores(
-                init,
-                unit.saliency(weights),
-                unit.fans(encoder),
-                generator_of(seed, unit.name),
-                share,
-                init_scale,
-            )
-            if rule == "positive":
-                scores = positive_where_kept(scores, share)
-            self._attach(unit, nn.Parameter(scores))
+        self._attach_all(dtype)
+        self._start(encoder, init, init_scale, seed)
         self._removed: dict[str, int] = {}
         self._select()
 
@@ -176,7 +167,7 @@ class Router:
             scores.requires_grad_(not self._frozen)
 
     def scores(self) -> dict[str, nn.Parameter]:
-        """Return the trained scores, all float32.
+        """Return the trained scores, all float32 or all bfloat16.
 
         Returns
         -------
@@ -235,8 +226,8 @@ class Router:
         Raises
         ------
         SettingError
-            If the masks are off the encoder, or scores are not float32 (as
-            after `encoder.half()`: use autocast instead).
+            If the masks are off the encoder, or scores are of another dtype
+            (as after `encoder.half()`: use autocast instead).
         VerificationError
             If a score is NaN.
         """
@@ -299,8 +290,8 @@ class Router:
         Returns
         -------
         dict
-            `scores.<name>` float32 and `masks.<name>` bool; live tensors, as
-            `torch.nn.Module.state_dict` returns them.
+            `scores.<name>`, of the scores' dtype, and `masks.<name>` bool;
+            live tensors, as `torch.nn.Module.state_dict` returns them.
         """
         state = {f"scores.{n}": s.detach() for n, s in self._scores.items()}
         state |= {f"masks.{n}": mask for n, mask in self.masks().items()}
@@ -338,16 +329,49 @@ class Router:
 
     # -- inside -----------------------------------------------------------
 
-    def _attach(self, unit: Unit, scores: nn.Parameter) -> None:
-        self._scores[unit.name] = scores
-        for name, layout in unit.members.items():
-            linear = self._linears[name]
-            shape = (linear.out_features, linear.in_features)
-            mask = MaskedWeight(
-                scores, shape, self._surrogate, layout, self.rule
+    def _attach_all(self, dtype: torch.dtype) -> None:
+        """Put masks and scores, yet without values, on the layers.
+
+        What stays is allocated before anything that comes and goes: that
+        lies behind it in memory then, and is given back to the system.
+        """
+        for unit in self.units:
+            weight = self._linears[next(iter(unit.members))].weight
+            shape = (unit.groups,) if unit.groups else weight.shape
+            empty = torch.empty(shape, dtype=dtype, device=weight.device)
+            scores = self._scores[unit.name] = nn.Parameter(empty)
+            for name, layout in unit.members.items():
+                linear = self._linears[name]
+                shape = (linear.out_features, linear.in_features)
+                mask = MaskedWeight(
+                    scores, shape, self._surrogate, layout, self.rule
+                )
+                attach(linear, name, mask)
+                self._masks[name] = mask
+
+    @torch.no_grad()
+    def _start(
+        self, encoder: nn.Module, init: str, scale: float, seed: int
+    ) -> None:
+        """Give all scores the values that they start from."""
+        (scratch,) = self._workspace.scratches(1)
+        for unit, (share, _) in zip(self.units, self._shares, strict=True):
+            weights = {
+                name: self._linears[name].parametrizations.weight.original
+                for name in unit.members
+            }
+            scores = initial_scores(
+                init,
+                unit.saliency(weights),
+                unit.fans(encoder),
+                generator_of(seed, unit.name),
+                share,
+                scale,
+                scratch,
             )
-            attach(linear, name, mask)
-            self._masks[name] = mask
+            if self.rule == "positive":
+                scores = positive_where_kept(scores, share)
+            self._scores[unit.name].copy_(scores)
 
     def _detach(self, fold: bool) -> None:
         self._check_attached("fold" if fold else "remove")
@@ -355,8 +379,6 @@ class Router:
             mask.follows = False
         for linear in self._linears.values():
             detach(linear, fold)
-        for mask in self._masks.values():
-            mask.forget()
         self._attached = False
 
     def _check_attached(self, what: str) -> None:

@@ -33,7 +33,7 @@ class Pool:
     names : list of str
         What the tensors are called, for messages.
     scores : list of torch.Tensor
-        float32 and contiguous, any shape.
+        float32 or bfloat16, and contiguous, any shape.
     masks : list of torch.Tensor
         bool and contiguous, of the same shapes; overwritten in place.
     removed : int
@@ -190,7 +190,12 @@ def _naming(pool: Pool) -> Iterator[None]:
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
-    """Return the memory of a CPU tensor as a numpy array of one dimension."""
+    """Return the memory of a CPU tensor as a numpy array of one dimension.
+
+    numpy has no bfloat16: of such a tensor, a copy as float32.
+    """
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
     return tensor.detach().view(-1).numpy()
 
 

@@ -45,6 +45,11 @@ class Scratch:
             self._bits = np.empty((2, size), np.uint32)
         return self._bits[0, :size], self._bits[1, :size]
 
+    def keys(self, size: int) -> np.ndarray:
+        """Return a uint64 array in the memory of `bits`."""
+        self.bits(size)
+        return self._bits.reshape(-1).view(np.uint64)[:size]
+
 
 def keep_largest(
     scores: Sequence[np.ndarray],

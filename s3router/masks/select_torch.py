@@ -30,7 +30,7 @@ def keep_largest_each(
     Arguments
     ---------
     scores : sequence of torch.Tensor
-        float32, on one device.
+        float32 or bfloat16, on one device.
     masks : sequence of torch.Tensor
         bool, of the same sizes; overwritten.
     removed : sequence of int
@@ -62,7 +62,8 @@ def keep_largest_each(
         at_once = max(1, STACK // max(1, size))
         for start in range(0, len(members), at_once):
             part = members[start : start + at_once]
-            stack = torch.stack([scores[i].reshape(-1) for i in part]).abs_()
+            stack = torch.stack([scores[i].reshape(-1) for i in part])
+            stack = stack.float().abs_()
             keep = _keep_rows(stack, count)
             for i, row in zip(part, keep, strict=True):
                 done[i] = _exchange(masks[i], row)
@@ -77,7 +78,7 @@ def keep_largest_together(
     Arguments
     ---------
     scores : sequence of torch.Tensor
-        float32, on one device.
+        float32 or bfloat16, on one device.
     masks : sequence of torch.Tensor
         bool, of the same sizes; overwritten.
     removed : int
@@ -93,7 +94,7 @@ def keep_largest_together(
     VerificationError
         If a score is NaN.
     """
-    flat = [each.reshape(-1) for each in scores]
+    flat = [each.reshape(-1).float() for each in scores]
     for each in flat:
         _refuse_nan(each)
     threshold, ties_kept = _threshold_of_many(flat, removed)
@@ -115,7 +116,7 @@ def keep_n_of_m(scores: Tensor, mask: Tensor, n: int, m: int) -> Selected:
     Arguments
     ---------
     scores : torch.Tensor
-        float32, the last dimension a multiple of m.
+        float32 or bfloat16, the last dimension a multiple of m.
     mask : torch.Tensor
         bool, of the same shape; overwritten.
     n, m : int
@@ -150,7 +151,7 @@ def keep_positive(
     Arguments
     ---------
     scores : sequence of torch.Tensor
-        float32, on one device.
+        float32 or bfloat16, on one device.
     masks : sequence of torch.Tensor
         bool, of the same sizes; overwritten.
 

@@ -37,8 +37,7 @@ class _Masked(Function):
     """weight x mask, with the gradient of above.
 
     Saves the frozen weight, the scores and, only where the weight itself
-    trains, the mask: tensors that live anyway, so nothing is copied. Where
-    the caller has weight x mask at hand it is passed on as it is.
+    trains, the mask: tensors that live anyway, so nothing is copied.
     """
 
     @staticmethod
@@ -46,18 +45,17 @@ class _Masked(Function):
         weight: Tensor,
         scores: Tensor,
         mask: Tensor,
-        ready: Tensor | None,
         surrogate: str,
         layout: str,
         rule: str,
     ) -> Tensor:
-        return product(weight, mask) if ready is None else ready
+        return product(weight, mask)
 
     @staticmethod
     def setup_context(
         ctx: Any, inputs: tuple[Any, ...], output: Tensor
     ) -> None:
-        weight, scores, mask, _, *names = inputs
+        weight, scores, mask, *names = inputs
         ctx.surrogate, ctx.layout, ctx.rule = names
         kept = mask if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(weight, scores, kept)
@@ -66,20 +64,45 @@ class _Masked(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, scores, mask = ctx.saved_tensors
+        names = ctx.surrogate, ctx.layout, ctx.rule
         of_weight = of_scores = None
         if ctx.needs_input_grad[0]:
             of_weight = gradient * mask
         if ctx.needs_input_grad[1]:
-            of_scores = _sum(
-                gradient.to(scores.dtype) * weight, ctx.layout, scores
+            of_scores = score_gradient(
+                gradient.float() * weight, scores, *names
             )
-            if ctx.rule == "top":
-                _multiply_by_sign(of_scores, scores)
-            if ctx.surrogate == "sigmoid":
-                # The slope is the same at s and at |s|.
-                gate = torch.sigmoid(scores)
-                of_scores.mul_(gate * (1 - gate))
-        return of_weight, of_scores, None, None, None, None, None
+        return of_weight, of_scores, None, None, None, None
+
+
+def score_gradient(
+    values: Tensor, scores: Tensor, surrogate: str, layout: str, rule: str
+) -> Tensor:
+    """Return the gradient of scores.
+
+    Arguments
+    ---------
+    values : torch.Tensor
+        `(out, in)` float32: weight times gradient of the masked weight. May
+        be overwritten.
+    scores : torch.Tensor
+        See `masked_weight`, as the other arguments.
+    surrogate, layout, rule : str
+        See there.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape and dtype of `scores`.
+    """
+    values = _sum(values, layout, scores)
+    if rule == "top":
+        _multiply_by_sign(values, scores)
+    if surrogate == "sigmoid":
+        # The slope is the same at s and at |s|.
+        gate = torch.sigmoid(scores.float())
+        values.mul_(gate * (1 - gate))
+    return values.to(scores.dtype)
 
 
 def _sum(values: Tensor, layout: str, scores: Tensor) -> Tensor:
@@ -112,7 +135,6 @@ def masked_weight(
     mask: Tensor,
     surrogate: str = "identity",
     layout: str = "entries",
-    ready: Tensor | None = None,
     rule: str = "top",
 ) -> Tensor:
     """Return weight x mask; gradients reach the scores straight through.
@@ -122,17 +144,15 @@ def masked_weight(
     weight : torch.Tensor
         `(out, in)`, any float dtype, as a rule frozen.
     scores : torch.Tensor
-        float32: `(out, in)` for `entries`; `(groups,)` for `rows`, where
-        score g stands for rows `g * out / groups` and following, and for
-        `columns` alike.
+        float32 or bfloat16: `(out, in)` for `entries`; `(groups,)` for
+        `rows`, where score g stands for rows `g * out / groups` and
+        following, and for `columns` alike.
     mask : torch.Tensor
         bool `(out, in)`, True where kept.
     surrogate : str
         `identity` or `sigmoid`.
     layout : str
         `entries`, `rows` or `columns`.
-    ready : torch.Tensor or None
-        weight x mask, if the caller has it; returned without a copy.
     rule : str
         What selected the mask: `top` or `positive`.
 
@@ -150,4 +170,4 @@ def masked_weight(
     >>> masked.tolist(), scores.grad.tolist()
     ([[0.0, 3.0]], [[-2.0, 3.0]])
     """
-    return _Masked.apply(weight, scores, mask, ready, surrogate, layout, rule)
+    return _Masked.apply(weight, scores, mask, surrogate, layout, rule)

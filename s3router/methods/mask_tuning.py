@@ -53,6 +53,9 @@ class MaskTuning(Method):
         above 0 stays, starting from `sparsity`; how sparse the result is, is
         found out (a threshold instead of a rank, as in Piggyback, Mallya et
         al., ECCV 2018, section 3).
+    score_dtype : str
+        `float32`, or `bfloat16`: half the memory for scores, gradients and
+        Adam's moments, see `s3router.masks.router.Router`.
     start_mask : str, optional
         Folder of a subnetwork of this encoder, as of another language, from
         whose mask scores start (mask transfer).
@@ -85,6 +88,7 @@ class MaskTuning(Method):
         refresh_every: int = 1,
         seed: int = 0,
         rule: str = "top",
+        score_dtype: str = "float32",
         start_mask: str | None = None,
         start_layers: int | None = None,
         start_weights: str | None = None,
@@ -103,6 +107,7 @@ class MaskTuning(Method):
             "refresh_every": refresh_every,
             "seed": seed,
             "rule": rule,
+            "score_dtype": score_dtype,
         }
         self._start = {
             "start_mask": start_mask,

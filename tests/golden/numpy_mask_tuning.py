@@ -5,7 +5,9 @@
 writes `mask_tuning.json` beside it. Two masked linear layers with a ReLU
 between them, mean squared error, Adam on the scores, selection by a stable
 sort, weights by formula: nothing is shared with the product, and no random
-number generator either.
+number generator either. `KINDS` are the ways to select: a share of each
+matrix or of both, 2 of each 4 inputs, what is above 0; and the same with the
+sigmoid's slope.
 """
 
 import json
@@ -15,6 +17,7 @@ import numpy as np
 
 SIZES = ((12, 8), (5, 12))
 STEPS, RATE, SPARSITY = 12, 0.01, 0.3
+KINDS = ("layer", "global", "2:4", "positive", "sigmoid")
 PATH = Path(__file__).with_name("mask_tuning.json")
 
 
@@ -33,11 +36,19 @@ def problem() -> dict[str, np.ndarray]:
     return made
 
 
-def select(scores: list[np.ndarray], together: bool) -> list[np.ndarray]:
+def select(scores: list[np.ndarray], kind: str) -> list[np.ndarray]:
     """Return masks: the first of the sorted |scores| are removed."""
-    if together:
+    if kind == "positive":
+        return [score > 0 for score in scores]
+    if kind == "2:4":
+        groups = [np.abs(score).reshape(-1, 4) for score in scores]
+        # Of the order of each group, the rank of each entry.
+        ranks = [np.argsort(np.argsort(g, 1), 1) for g in groups]
+        pairs = zip(ranks, scores, strict=True)
+        return [(rank >= 2).reshape(s.shape) for rank, s in pairs]
+    if kind == "global":
         flat = np.concatenate([s.reshape(-1) for s in scores])
-        [mask] = select([flat], together=False)
+        [mask] = select([flat], "layer")
         parts = np.split(mask, [scores[0].size])
         return [m.reshape(s.shape) for m, s in zip(parts, scores, strict=True)]
     masks = []
@@ -49,14 +60,22 @@ def select(scores: list[np.ndarray], together: bool) -> list[np.ndarray]:
     return masks
 
 
-def run(together: bool) -> dict[str, list]:
+def slope(scores: np.ndarray, kind: str) -> np.ndarray:
+    """Return what the gradient of weight x mask is multiplied by."""
+    if kind == "positive":
+        return np.ones_like(scores)
+    gate = 1 / (1 + np.exp(-np.abs(scores)))
+    return np.sign(scores) * (gate * (1 - gate) if kind == "sigmoid" else 1)
+
+
+def run(kind: str) -> dict[str, list]:
     """Train; return the loss of each step, the flips, and the last masks."""
     data = problem()
     weights = [data["w0"], data["w1"]]
     scores = [data["s0"].copy(), data["s1"].copy()]
     first = [np.zeros_like(s) for s in scores]
     second = [np.zeros_like(s) for s in scores]
-    masks = select(scores, together)
+    masks = select(scores, kind)
     losses, flips = [], []
     for step in range(1, STEPS + 1):
         w0, w1 = (w * m for w, m in zip(weights, masks, strict=True))
@@ -68,12 +87,12 @@ def run(together: bool) -> dict[str, list]:
         g_hidden = (g_out @ w1) * (before > 0)
         gradients = [g_hidden.T @ data["x"], g_out.T @ hidden]
         for i, gradient in enumerate(gradients):
-            g = np.sign(scores[i]) * weights[i] * gradient
+            g = slope(scores[i], kind) * weights[i] * gradient
             first[i] = 0.9 * first[i] + 0.1 * g
             second[i] = 0.999 * second[i] + 0.001 * g**2
             size = np.sqrt(second[i] / (1 - 0.999**step)) + 1e-8
             scores[i] -= RATE * first[i] / (1 - 0.9**step) / size
-        old, masks = masks, select(scores, together)
+        old, masks = masks, select(scores, kind)
         total = sum(m.size for m in masks)
         changed = sum(
             int((a != b).sum()) for a, b in zip(old, masks, strict=True)
@@ -89,7 +108,7 @@ def run(together: bool) -> dict[str, list]:
 
 def main() -> None:
     """Write the golden numbers."""
-    golden = {"layer": run(False), "global": run(True)}
+    golden = {kind: run(kind) for kind in KINDS}
     PATH.write_text(json.dumps(golden) + "\n")
 
 

@@ -5,10 +5,27 @@ import json
 import numpy as np
 import pytest
 import torch
-from numpy_mask_tuning import PATH, RATE, SIZES, SPARSITY, STEPS, problem, run
+from numpy_mask_tuning import (
+    KINDS,
+    PATH,
+    RATE,
+    SIZES,
+    SPARSITY,
+    STEPS,
+    problem,
+    run,
+)
 from torch import nn
 
 from s3router.masks.router import Router
+
+SETTINGS = {
+    "layer": {"sparsity": SPARSITY},
+    "global": {"sparsity": SPARSITY, "scope": "global"},
+    "2:4": {"sparsity": 0.5, "pattern": "2:4"},
+    "positive": {"sparsity": SPARSITY, "rule": "positive"},
+    "sigmoid": {"sparsity": SPARSITY, "surrogate": "sigmoid"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -16,22 +33,22 @@ def golden():
     return json.loads(PATH.read_text())
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_numbers_are_those_of_the_script(golden, scope):
-    again = run(scope == "global")
-    np.testing.assert_allclose(again["losses"], golden[scope]["losses"])
-    assert again["masks"] == golden[scope]["masks"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_are_those_of_the_script(golden, kind):
+    again = run(kind)
+    np.testing.assert_allclose(again["losses"], golden[kind]["losses"])
+    assert again["masks"] == golden[kind]["masks"]
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_training_follows_the_numbers(golden, scope):
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_follows_the_numbers(golden, kind):
     data = {k: torch.tensor(v).float() for k, v in problem().items()}
     layers = [nn.Linear(i, o, bias=False) for o, i in SIZES]
     model = nn.Sequential(layers[0], nn.ReLU(), layers[1])
     with torch.no_grad():
         layers[0].weight.copy_(data["w0"])
         layers[1].weight.copy_(data["w1"])
-    router = Router(model, "*", SPARSITY, scope=scope)
+    router = Router(model, "*", **SETTINGS[kind])
     with torch.no_grad():
         router.scores()["0"].copy_(data["s0"])
         router.scores()["2"].copy_(data["s1"])
@@ -45,7 +62,7 @@ def test_training_follows_the_numbers(golden, scope):
         optimizer.step()
         losses.append(loss.item())
         flips.append(router.refresh(step))
-    expected = golden[scope]
+    expected = golden[kind]
     np.testing.assert_allclose(losses, expected["losses"], rtol=1e-5)
     assert flips == expected["flips"] and max(flips) > 0
     masks = router.masks().values()
