@@ -28,9 +28,12 @@ from encoder_report import difference, tuning_row
 from encoder_workbench import Place, workbench
 
 from s3router.errors import exit_on_error, one_of
-from s3router.evaluation.aggregate import format_points, format_share
 from s3router.evaluation.results import write_result
-from s3router.evaluation.table_format import format_table
+from s3router.evaluation.table_format import (
+    format_points,
+    format_share,
+    format_table,
+)
 
 BASE = "50%"
 #: Name to what it changes in the settings of mask tuning.

@@ -8,12 +8,15 @@ from encoder_data import TASKS
 from encoder_jobs import Cell
 from encoder_plot import labels, plot
 
-from s3router.evaluation.aggregate import format_points
 from s3router.evaluation.error_rates import error_rate
 from s3router.evaluation.results import write_result
 from s3router.evaluation.seeds import pool_differences, pool_seeds
 from s3router.evaluation.significance import paired_difference
-from s3router.evaluation.table_format import format_bytes, format_table
+from s3router.evaluation.table_format import (
+    format_bytes,
+    format_points,
+    format_table,
+)
 
 #: What mask tuning is compared with, pair by pair.
 AGAINST = ("full", "lora", "head_only")

@@ -2,9 +2,9 @@
 
     python benchmarks/encoder_study.py benchmarks/results/encoder_*.json
 
-Puts results of `encoder.py` side by side, one of each encoder, over the hours
-of audio that it had heard: snapshots of one run, its end, an untrained one,
-other sizes. Prints a table; writes JSON and plot. Computes no error rate
+Puts results of `encoder.py` side by side, one of each encoder, over the compute
+of its pre-training: snapshots of one run, its end, an untrained one, other
+sizes. Prints a table; writes JSON and plot. Computes no error rate
 itself. Must not be imported.
 """
 
@@ -28,7 +28,9 @@ COLUMNS = {
     "labels": "labels",
     "method": "method",
     "parameters": "parameters",
+    "name": "encoder",
     "hours": "hours heard",
+    "teraflop": "teraflop",
     "test": "test % [95% CI]",
     "measure": "of",
 }
@@ -46,8 +48,8 @@ def rows_of(path: Path) -> list[dict[str, object]]:
     Returns
     -------
     list of dict
-        `name`, `parameters`, `hours`, `task`, `minutes`, `method`, `measure`
-        and `test`.
+        `name`, `parameters`, `hours`, `teraflop`, `task`, `minutes`,
+        `method`, `measure` and `test`.
 
     Raises
     ------
@@ -71,12 +73,23 @@ def rows_of(path: Path) -> list[dict[str, object]]:
             "name": encoder["name"],
             "parameters": encoder["parameters"],
             "hours": encoder["hours_seen"],
+            "teraflop": _teraflop(encoder),
             **{key: row[key] for key in ("task", "minutes", "method")},
             "measure": row["measure"],
             "test": ErrorRate.from_dict(row["test"]),
         }
         for row in result["metrics"]["tuning"]
     ]
+
+
+def _teraflop(encoder: Mapping) -> float:
+    """Return the compute of pre-training: 6 x parameters x frames heard.
+
+    Two operations for each weight forward, four backward (Kaplan et al.,
+    2020, section 2.1); what attention adds is left out.
+    """
+    frames = 3600e3 * encoder["hours_seen"] / encoder["frame_milliseconds"]
+    return 6 * encoder["parameters"] * frames / 1e12
 
 
 def in_order(rows: Sequence[Mapping]) -> list[Mapping]:
@@ -121,8 +134,8 @@ def plot(path: Path, rows: Sequence[Mapping]) -> None:
         for (method, size), points in lines.items():
             line = _LINES[sizes.index(size) % len(_LINES)]
             _draw(panel, method, size, points, line)
-        panel.set_xscale("symlog", linthresh=1, linscale=0.3)
-        panel.set_xlabel("hours of audio heard in pre-training")
+        panel.set_xscale("symlog", linthresh=3, linscale=0.3)
+        panel.set_xlabel("compute of pre-training, teraflop")
         panel.set_title(f"{task}, {labels(minutes)} of labels")
     axes[0][0].set_ylabel(f"test {TASKS[panels[0][0]].measure}, %")
     axes[0][0].set_ylim(bottom=0)
@@ -135,7 +148,7 @@ def _draw(
 ) -> None:
     tests = [point["test"] for point in points]
     panel.errorbar(
-        [point["hours"] for point in points],
+        [point["teraflop"] for point in points],
         [100 * test.rate for test in tests],
         yerr=[
             [100 * (t.rate - (t.low or 0.0)) for t in tests],
@@ -164,6 +177,7 @@ def main(arguments: list[str]) -> None:
             "labels": labels(row["minutes"]),
             "parameters": f"{row['parameters'] / 1e6:.1f} M",
             "hours": f"{row['hours']:.0f}",
+            "teraflop": f"{row['teraflop']:.0f}",
             "test": str(row["test"]),
         }
         for row in rows

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from s3router import __version__
 from s3router.comparison.command import add_compare
 from s3router.errors import S3RouterError
+from s3router.export.command import add_export
 
 if TYPE_CHECKING:
     from s3router.runtime.recognizer import Recognizer
@@ -74,61 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
         add_compare,
-        _add_export,
+        add_export,
         _add_transcribe,
         _add_info,
         _add_quickstart,
     ):
         add(commands)
     return parser
-
-
-def _add_export(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "export",
-        help="make a bundle for onnxruntime from subnetworks",
-        description="Fold subnetworks of one encoder, export them to ONNX, "
-        "verify them against torch, and write a bundle.",
-    )
-    command.add_argument("subnetworks", nargs="+", metavar="SUBNETWORK")
-    command.add_argument("--output", required=True, metavar="BUNDLE")
-    command.add_argument(
-        "--encoder",
-        metavar="SRC",
-        help="folder, hub name, fairseq .pt or 'tiny'; where the subnetworks "
-        "say, if not given",
-    )
-    command.add_argument(
-        "--audio",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="real speech to verify with, besides built-in signals",
-    )
-    command.add_argument("--json", action="store_true", help="report as JSON")
-    command.set_defaults(run=_export)
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from s3router.export.bundle import make_bundle
-    from s3router.runtime.audio import read_audio
-
-    report = make_bundle(
-        arguments.subnetworks,
-        arguments.output,
-        arguments.encoder,
-        wavs=[read_audio(path) for path in arguments.audio],
-        log=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    else:
-        print(
-            f"{arguments.output}: {len(report['languages'])} language(s), "
-            f"{report['bytes'] / 1e6:.1f} MB, verified, in "
-            f"{report['seconds']:.1f} s"
-        )
-    return 0
 
 
 def _add_transcribe(commands: argparse._SubParsersAction) -> None:
@@ -165,6 +118,13 @@ def _add_transcribe(commands: argparse._SubParsersAction) -> None:
         "this length (default: 30)",
     )
     command.add_argument(
+        "--mode",
+        default="fold",
+        metavar="MODE",
+        help="fold: full speed, weights in memory (default); lean: weights "
+        "stay in their file (layout shared)",
+    )
+    command.add_argument(
         "--quiet", "-q", action="store_true", help="no summary on stderr"
     )
     command.set_defaults(run=_transcribe)
@@ -179,6 +139,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
         arguments.providers,
         arguments.threads,
         arguments.chunk_seconds,
+        arguments.mode,
     )
     done = []
     for path in arguments.files:

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s3router.comparison.spec import Comparison
-from s3router.evaluation.aggregate import format_share
 from s3router.evaluation.results import write_result
 from s3router.evaluation.table_format import (
     csv_table,
     format_bytes,
+    format_share,
     format_table,
     markdown_table,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from s3router.errors import DataError, FormatError
 from s3router.evaluation.error_rates import ErrorRate
 from s3router.evaluation.seeds import pool_seeds
-from s3router.evaluation.table_format import format_bytes
+from s3router.evaluation.table_format import format_bytes, format_share
 
 Result = Mapping[str, object]
 
@@ -37,18 +37,6 @@ QUICKSTART_COLUMNS = {
     "onnx_bytes": "ONNX",
     "real_time_factor": "real-time factor",
     "agrees": "torch = onnxruntime",
-}
-ENCODER_COLUMNS = {
-    "task": "data",
-    "labels": "labelled min",
-    "method": "method",
-    "rate": "rate",
-    "dev": "dev %",
-    "test": "test % [95% CI]",
-    "measure": "of",
-    "mask": "mask minus it, points [95% CI]",
-    "stored": "stored",
-    "seeds": "seeds",
 }
 #: Settings that came later, and what results from before had without saying.
 IMPLIED = {
@@ -136,8 +124,8 @@ def quickstart_rows(
             "language": run["language"],
             "method": run["method"],
             "sparsity": format_share(run.get("sparsity")),
-            "cer": _rate_text(run.get("cer")),
-            "wer": _rate_text(run.get("wer")),
+            "cer": rate_text(run.get("cer")),
+            "wer": rate_text(run.get("wer")),
             "subnetwork_bytes": format_bytes(run.get("subnetwork_bytes")),
             "onnx_bytes": format_bytes(run.get("onnx_bytes")),
             "real_time_factor": _number(run.get("real_time_factor"), "{:.3f}"),
@@ -145,82 +133,6 @@ def quickstart_rows(
         }
         for run in runs
     ]
-
-
-def encoder_rows(results: Sequence[Result]) -> list[dict[str, object]]:
-    """Return the rows of the encoder benchmark's table.
-
-    Arguments
-    ---------
-    results : sequence of mapping
-        Of `benchmarks/encoder.py`: `metrics` holds `tuning` and
-        `comparisons`.
-
-    Returns
-    -------
-    list of dict
-        Keys of `ENCODER_COLUMNS`, values as they are shown.
-    """
-    rows = []
-    for result in results:
-        differences = {
-            (pair["task"], pair["minutes"], pair["pair"]): pair
-            for pair in result["metrics"]["comparisons"]
-        }
-        for row in result["metrics"]["tuning"]:
-            task, minutes, method = (
-                row[key] for key in ("task", "minutes", "method")
-            )
-            pair = differences.get((task, minutes, f"mask_tuning - {method}"))
-            rows.append(
-                {
-                    "task": task,
-                    "labels": "all" if minutes is None else f"{minutes:g}",
-                    "method": method,
-                    "rate": f"{row['rate']:g}",
-                    "dev": f"{100 * row['dev']:.1f}",
-                    "test": _rate_text(row["test"]),
-                    "measure": row["measure"],
-                    "mask": pair and format_points(pair),
-                    "stored": format_bytes(row["stored_bytes"]),
-                    "seeds": len(row["by_seed"]),
-                    "command": result["command"],
-                }
-            )
-    return rows
-
-
-def format_points(difference: Mapping[str, float]) -> str:
-    """Return a difference and its interval in percentage points.
-
-    Example
-    -------
-    >>> format_points({"difference": -0.05, "low": -0.1, "high": 0.0})
-    '-5.0 [-10.0, +0.0]'
-    """
-    values = (100 * difference[key] for key in ("difference", "low", "high"))
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values)
-
-
-def format_share(share: float | None) -> str:
-    """Return a share in percent, without needless digits.
-
-    Arguments
-    ---------
-    share : float, optional
-        A fraction, as a sparsity.
-
-    Returns
-    -------
-    str
-        As in "50%", "12.5%"; "-" for None.
-
-    Example
-    -------
-    >>> format_share(0.5), format_share(0.125), format_share(None)
-    ('50%', '12.5%', '-')
-    """
-    return "-" if share is None else f"{round(100 * share, 1):g}%"
 
 
 def as_rate(value: object) -> ErrorRate | None:
@@ -249,6 +161,12 @@ def as_rate(value: object) -> ErrorRate | None:
         return ErrorRate.from_dict(value)
     except (TypeError, AttributeError):
         raise FormatError(f"not an error rate: {value!r}") from None
+
+
+def rate_text(value: object) -> str | None:
+    """Return what `as_rate` takes as it is shown; None for None."""
+    rate = as_rate(value)
+    return None if rate is None else str(rate)
 
 
 def _labels(result: Result) -> dict[str, object]:
@@ -313,18 +231,13 @@ def _recipe_row(group: Sequence[Result]) -> dict[str, object]:
     for name in ("dev_cer", "test_cer", "test_wer"):
         rates = [as_rate(result["metrics"].get(name)) for result in group]
         pooled = pool_seeds(rates) if None not in rates else None
-        row[name] = _rate_text(pooled)
+        row[name] = rate_text(pooled)
     extra = group[0]["extra"]
     row["parameters"] = _number(extra.get("trainable_parameters"), "{:,}")
     row["bytes"] = format_bytes(extra.get("subnetwork_bytes"))
     row["seeds"] = ", ".join(map(str, seeds))
     row["command"] = group[0]["command"]
     return row
-
-
-def _rate_text(value: object) -> str | None:
-    rate = as_rate(value)
-    return None if rate is None else str(rate)
 
 
 def _number(value: float | None, template: str) -> str | None:

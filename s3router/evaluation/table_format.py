@@ -164,3 +164,36 @@ def _width(text: str) -> int:
 def _pad(text: str, width: int, right: bool) -> str:
     space = " " * (width - _width(text))
     return space + text if right else text + space
+
+
+def format_share(share: float | None) -> str:
+    """Return a share in percent, without needless digits.
+
+    Arguments
+    ---------
+    share : float, optional
+        A fraction, as a sparsity.
+
+    Returns
+    -------
+    str
+        As in "50%", "12.5%"; "-" for None.
+
+    Example
+    -------
+    >>> format_share(0.5), format_share(0.125), format_share(None)
+    ('50%', '12.5%', '-')
+    """
+    return "-" if share is None else f"{round(100 * share, 1):g}%"
+
+
+def format_points(difference: Mapping[str, float]) -> str:
+    """Return a difference and its interval in percentage points.
+
+    Example
+    -------
+    >>> format_points({"difference": -0.05, "low": -0.1, "high": 0.0})
+    '-5.0 [-10.0, +0.0]'
+    """
+    values = (100 * difference[key] for key in ("difference", "low", "high"))
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values)

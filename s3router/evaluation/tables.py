@@ -15,12 +15,18 @@ from types import MappingProxyType
 
 from s3router.errors import NotFoundError, S3RouterError, SettingError, near
 from s3router.evaluation.aggregate import (
-    ENCODER_COLUMNS,
     QUICKSTART_COLUMNS,
     RECIPE_COLUMNS,
-    encoder_rows,
     quickstart_rows,
     recipe_rows,
+)
+from s3router.evaluation.benchmark_rows import (
+    CONTROL_COLUMNS,
+    ENCODER_COLUMNS,
+    STUDY_COLUMNS,
+    control_rows,
+    encoder_rows,
+    study_rows,
 )
 from s3router.evaluation.results import read_result
 from s3router.evaluation.table_format import csv_table, markdown_table
@@ -71,6 +77,11 @@ def _all_quickstart_rows(results: Sequence[Mapping[str, object]]) -> Rows:
     ]
 
 
+_STUDY_NOTE = (
+    "Real speech, test speakers unseen, one labelled draw; the rates are "
+    "those that dev chose on the embedded encoder. Teraflop: 6 x parameters x "
+    "frames heard."
+)
 TABLES = MappingProxyType(
     {
         "commonvoice": Table(
@@ -86,6 +97,31 @@ TABLES = MappingProxyType(
             "Real speech, test speakers unseen. Each method's rate was chosen "
             "on dev among as many; stored is what a method adds to the head. "
             "Differences are paired over test clips and seeds.",
+        ),
+        "useful": Table(
+            "benchmarks/results/encoder_tiny_tasks.json",
+            ENCODER_COLUMNS,
+            encoder_rows,
+            "Real speech, test speakers unseen.",
+        ),
+        "study": Table(
+            "benchmarks/results/study.json",
+            STUDY_COLUMNS,
+            study_rows,
+            _STUDY_NOTE,
+        ),
+        "pools": Table(
+            "benchmarks/results/pools.json",
+            STUDY_COLUMNS,
+            study_rows,
+            _STUDY_NOTE,
+        ),
+        "controls": Table(
+            "benchmarks/results/controls_tiny.json",
+            CONTROL_COLUMNS,
+            control_rows,
+            "Real speech, test speakers unseen. Each row's rate was chosen on "
+            "dev among as many; differences are paired over test clips.",
         ),
         "quickstart": Table(
             "recipes/commonvoice/results/synthetic/*.json",

@@ -15,11 +15,16 @@ import numpy as np
 from s3router import __version__
 from s3router.errors import MismatchError, SettingError, one_of
 from s3router.export.fold import FoldedModel, fold
-from s3router.export.graph import export_graph
-from s3router.export.parity import TOLERANCE, check_language
+from s3router.export.layouts import (
+    Shared,
+    Standalone,
+    choose_layout,
+    open_layout,
+)
+from s3router.export.parity import TOLERANCE, ParityReport, check_language
 from s3router.export.probes import frame_hop
+from s3router.export.shared import BACKBONE
 from s3router.formats.bundle import (
-    LAYOUTS,
     PRECISIONS,
     Bundle,
     BundleLanguage,
@@ -41,7 +46,7 @@ def make_bundle(
     subnetworks: Sequence[Path_],
     output: Path_,
     encoder: str | None = None,
-    layout: str = "standalone",
+    layout: str | None = None,
     precision: str = "fp32",
     wavs: Sequence[np.ndarray] = (),
     tolerance: float = TOLERANCE,
@@ -58,8 +63,10 @@ def make_bundle(
         when the new one is complete.
     encoder : str, optional
         Where the encoder is; as the subnetworks name it, if not given.
-    layout : str
-        "standalone": one graph with all its weights for each language.
+    layout : str, optional
+        "shared": one file of weights, and masks and heads of the languages.
+        "standalone": one graph with all its weights for each language. None:
+        shared where no subnetwork has weights of its own.
     precision : str
         "fp32".
     wavs : sequence of np.ndarray
@@ -72,14 +79,14 @@ def make_bundle(
     Returns
     -------
     dict
-        "bytes" and "seconds" of all, and "languages": code to "bytes",
-        "seconds", "sparsity" and "parity".
+        "layout", "bytes" and "seconds" of all, and "languages": code to its
+        own "bytes", "seconds", "sparsity" and "parity".
 
     Raises
     ------
     SettingError
-        If nothing is to be exported, two subnetworks have one language, or
-        the layout or precision is unknown.
+        If nothing is to be exported, two subnetworks have one language, the
+        layout or precision is unknown, or weights cannot be shared.
     MismatchError
         If the subnetworks were made for different encoders, or the encoder is
         not theirs.
@@ -87,22 +94,26 @@ def make_bundle(
         If onnxruntime does not compute what torch computes.
     """
     start = time.perf_counter()
-    one_of(layout, LAYOUTS, "layout")
     one_of(precision, PRECISIONS, "precision")
     log = log or (lambda line: None)
     loaded = _load(subnetworks)
     if not loaded:
         raise SettingError("there is no subnetwork to export")
-    source = encoder or next(iter(loaded.values()))[1].config["encoder"]
+    first = next(iter(loaded.values()))[1]
+    source = encoder or first.config["encoder"]
+    layout = choose_layout(layout, {str(p): s for p, s in loaded.values()})
     with atomic_folder(output) as folder:
         bundle, report = Bundle({}, {}, layout=layout, precision=precision), {}
         bundle.created_by = _versions()
+        writer = open_layout(layout, folder, source, first)
         for code, (path, subnetwork) in loaded.items():
             log(f"{code}: exporting {path}")
             began = time.perf_counter()
             model = fold(load_encoder(source), subnetwork)
             _describe_encoder(bundle, model.encoder, source, subnetwork)
-            entry = _write_language(folder, code, path, subnetwork, model)
+            entry = _write_language(
+                writer, folder, code, path, subnetwork, model
+            )
             bundle.languages[code] = entry
             bundle.save(folder, measured=bundle.files)
             parity = check_language(
@@ -113,19 +124,16 @@ def make_bundle(
                 tolerance,
             )
             bundle.parity[code] = parity.as_dict()
-            size = sum(bundle.files[name]["bytes"] for name in entry.files)
-            report[code] = {
-                "bytes": size,
-                "seconds": time.perf_counter() - began,
-                "sparsity": entry.sparsity,
-                "parity": parity.as_dict(),
-            }
+            seconds = time.perf_counter() - began
+            report[code] = _report(bundle, entry, seconds, parity)
             log(
-                f"{code}: {size / 1e6:.1f} MB, {parity.zeros} zeros, logits "
-                f"within {parity.max_error:.1e} of torch"
+                f"{code}: {report[code]['bytes'] / 1e6:.1f} MB, "
+                f"{parity.zeros} zeros, logits within "
+                f"{parity.max_error:.1e} of torch"
             )
         bundle.save(folder, measured=bundle.files)
     return {
+        "layout": layout,
         "bytes": sum(f["bytes"] for f in bundle.files.values()),
         "seconds": time.perf_counter() - start,
         "languages": report,
@@ -225,16 +233,29 @@ def _load(paths: Sequence[Path_]) -> dict[str, tuple[Path, Subnetwork]]:
     return loaded
 
 
+def _report(
+    bundle: Bundle, entry: BundleLanguage, seconds: float, parity: ParityReport
+) -> dict[str, Any]:
+    """Return what is told of a language; shared files are nobody's own."""
+    own = [name for name in entry.files if name != BACKBONE]
+    return {
+        "bytes": sum(bundle.files[name]["bytes"] for name in own),
+        "seconds": seconds,
+        "sparsity": entry.sparsity,
+        "parity": parity.as_dict(),
+    }
+
+
 def _write_language(
+    writer: Standalone | Shared,
     folder: Path,
     code: str,
     path: Path,
     subnetwork: Subnetwork,
     model: FoldedModel,
 ) -> BundleLanguage:
-    """Write the files of one language; layout "standalone"."""
+    """Write the files of one language."""
     config, tokens = subnetwork.config, subnetwork.tokens
-    (folder / code).mkdir()
     metadata = {
         "language": code,
         "s3router.version": __version__,
@@ -242,13 +263,13 @@ def _write_language(
         "normalize": str(int(model.encoder.normalize_input)),
         "method": str(config["method"]),
     }
-    files = export_graph(model, folder / code / "model.onnx", metadata)
-    save_tokens(folder / code / "tokens.txt", tokens)
-    files = [f"{code}/{file.name}" for file in files] + [f"{code}/tokens.txt"]
+    files, tokens_file = writer.write(code, model, subnetwork, metadata)
+    save_tokens(folder / tokens_file, tokens)
+    files.append(tokens_file)
     counts = subnetwork.sparsity_by_tensor().values()
     return BundleLanguage(
         model=files[0],
-        tokens=files[-1],
+        tokens=tokens_file,
         files=files,
         blank=tokens.index(BLANK) if BLANK in tokens else 0,
         unk=tokens.index(UNKNOWN) if UNKNOWN in tokens else None,

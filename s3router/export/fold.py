@@ -97,23 +97,56 @@ def fold(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
         If the subnetwork was made for another encoder, or names weights that
         the encoder has not or has in another shape.
     """
+    _check_fit(encoder, subnetwork)
+    encoder.cpu().float().requires_grad_(False)
+    put_subnetwork(encoder.model, subnetwork)
+    model = _under_head(encoder, subnetwork)
+    _check_zeros(model, subnetwork.masks)
+    return model
+
+
+def plain_model(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
+    """Return an encoder without masks, under a subnetwork's head.
+
+    Arguments
+    ---------
+    encoder : SSLEncoder
+        Freshly loaded; used up.
+    subnetwork : Subnetwork
+        Made for this encoder; only its head is taken.
+
+    Returns
+    -------
+    FoldedModel
+        In eval mode, float32, on the CPU.
+
+    Raises
+    ------
+    MismatchError
+        If the subnetwork was made for another encoder.
+    """
+    _check_fit(encoder, subnetwork)
+    return _under_head(encoder, subnetwork)
+
+
+def _check_fit(encoder: SSLEncoder, subnetwork: Subnetwork) -> None:
+    """Raise MismatchError if a subnetwork was made for another encoder."""
     subnetwork.check_encoder(encoder.fingerprint(), encoder.name)
     _check_normalize(encoder, subnetwork)
-    encoder = encoder.cpu().float()
-    encoder.requires_grad_(False)
-    put_subnetwork(encoder.model, subnetwork)
-    encoder.requires_grad_(False)
-    if subnetwork.head.get("weight", np.empty((0, 0))).shape[-1] != (
-        encoder.hidden_size
-    ):
+    width = subnetwork.head.get("weight", np.empty((0, 0))).shape[-1]
+    if width != encoder.hidden_size:
         raise MismatchError(
             f"the subnetwork's head does not take the {encoder.hidden_size} "
             f"numbers a frame of {encoder.name}"
         )
+
+
+def _under_head(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
+    """Return encoder and head as one plain model."""
+    encoder = encoder.cpu().float().requires_grad_(False)
     head = CTCHead.from_numpy(subnetwork.head)
     model = FoldedModel(encoder, head.requires_grad_(False))
     _remove_parametrizations(model)
-    _check_zeros(model, subnetwork.masks)
     return model
 
 

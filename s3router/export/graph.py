@@ -26,6 +26,7 @@ OPSET = 20
 # protobuf ends at 2 GiB; the graph itself needs some of it.
 EMBED_BELOW = 2_000_000_000
 
+#: Key of the names of initialisers that lie transposed in a graph.
 TRANSPOSED = "s3router.transposed"
 PRODUCER = "s3router"
 
@@ -63,30 +64,80 @@ def export_graph(
         If onnx or onnxscript is not installed.
     """
     path = Path(path)
-    model.eval()
-    program = _trace(model)
-    transposed = _rename(program.model, _weights(model))
-    _tidy(program.model)
-    program.model.producer_name = PRODUCER
-    program.model.metadata_props.update(
-        {**(metadata or {}), TRANSPOSED: json.dumps(sorted(transposed))}
-    )
+    ir_model = build_graph(model)
+    ir_model.metadata_props.update(metadata or {})
     size = sum(p.nbytes for p in model.parameters())
-    external = size >= EMBED_BELOW
-    program.save(str(path), external_data=external)
-    return [path] + ([path.with_name(path.name + ".data")] * external)
+    external = [f"{path.name}.data"] * (size >= EMBED_BELOW)
+    onnx_ir().save(ir_model, path, external_data=(external or [None])[0])
+    return [path, *(path.with_name(name) for name in external)]
 
 
-def _trace(model: FoldedModel) -> Any:
-    """Run torch's exporter, quietly."""
+def build_graph(model: FoldedModel) -> Any:
+    """Return the ONNX graph of a model, in memory.
+
+    Arguments
+    ---------
+    model : FoldedModel
+        From `fold`; put into eval mode.
+
+    Returns
+    -------
+    onnx_ir.Model
+        As `export_graph` writes it, without other metadata.
+
+    Raises
+    ------
+    MissingDependencyError
+        If onnx or onnxscript is not installed.
+    """
+    model.eval()
+    ir_model = _trace(model).model
+    transposed = _rename(ir_model, _weights(model))
+    _tidy(ir_model)
+    ir_model.producer_name = PRODUCER
+    ir_model.metadata_props[TRANSPOSED] = json.dumps(sorted(transposed))
+    return ir_model
+
+
+def transposed_names(model: Any) -> list[str]:
+    """Return the initialisers that lie transposed in a graph.
+
+    Arguments
+    ---------
+    model : onnx_ir.Model
+        Of `build_graph`.
+
+    Returns
+    -------
+    list of str
+        Their names.
+    """
+    return json.loads(model.metadata_props[TRANSPOSED])
+
+
+def onnx_ir() -> Any:
+    """Return the module onnx_ir; only export needs it.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it, onnx or onnxscript is not installed.
+    """
     try:
         import onnx  # noqa: F401
+        import onnx_ir
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
             f"export needs onnx and onnxscript ({error}): "
             f"pip install onnx onnxscript"
         ) from error
+    return onnx_ir
+
+
+def _trace(model: FoldedModel) -> Any:
+    """Run torch's exporter, quietly."""
+    onnx_ir()
     # Two rows and several frames: sizes of one would be taken for constants.
     example = torch.zeros(2, 8 * model.encoder.min_samples)
     with _quiet(), torch.no_grad():
@@ -166,15 +217,13 @@ def _tidy(ir_model: Any) -> None:
 
     And call the number of frames so: the exporter has a formula for its name.
     """
-    import onnx_ir
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
-    ClearMetadataAndDocStringPass()(ir_model)
+    ir = onnx_ir()
+    ir.passes.common.ClearMetadataAndDocStringPass()(ir_model)
     graph = ir_model.graph
     outputs = [value for node in graph for value in node.outputs]
     for value in [*graph.inputs, *graph.initializers.values(), *outputs]:
         value.metadata_props.clear()
     batch, _, tokens = graph.outputs[0].shape
-    graph.outputs[0].shape = onnx_ir.Shape([batch, "frames", tokens])
+    graph.outputs[0].shape = ir.Shape([batch, "frames", tokens])
     ir_model.metadata_props.clear()
     ir_model.doc_string = None

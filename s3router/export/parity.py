@@ -19,6 +19,7 @@ from s3router.errors import VerificationError
 from s3router.export.fold import FoldedModel
 from s3router.export.graph import TRANSPOSED
 from s3router.export.probes import probe_signal, stress_lengths
+from s3router.export.shared import BITS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.audio import normalize
 from s3router.runtime.decode import greedy_ctc, join_tokens
@@ -198,6 +199,9 @@ def check_weights(
         weight = model.encoder.model.get_submodule(owner).weight.numpy()
         if name in stored:
             value = onnx.numpy_helper.to_array(stored[name])
+            if bits := stored.get(f"{owner}{BITS}"):
+                keep = _unpack(onnx.numpy_helper.to_array(bits), value.shape)
+                value = np.where(keep, value, np.float32(0))
             value = value.T if name in transposed else value
         elif not weight.any():
             # The exporter keeps one of several tensors of nothing but zeros.
@@ -214,6 +218,13 @@ def check_weights(
             )
         zeros += int(value.size - np.count_nonzero(value))
     return len(masks), zeros
+
+
+def _unpack(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a mask, bool, from what a graph of layout "shared" has."""
+    count = int(np.prod(shape))
+    flat = np.unpackbits(bits, count=count, bitorder="little")
+    return flat.astype(np.bool_).reshape(shape)
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
 """The bundle folder: ONNX graphs of many languages and their manifest.
 
     manifest.json            this file's format
-    <language>/model.onnx    graph; in layout "shared" its weights lie in
-    <language>/tokens.txt    files that several languages name
-    backbone.bin             (layout "shared" only)
+    <language>/model.onnx    layout "standalone": a graph with its weights
+    <language>/tokens.txt
+    <language>.onnx          layout "shared": a graph with mask and head
+    <language>.tokens.txt
+    backbone.bin             its weights, which all languages name
 
 Read by export and by the runtime, so it needs numpy-free Python only. Every
 file is listed once, with its size and hash; a language names the files that
@@ -30,7 +32,7 @@ from s3router.formats.language_codes import is_language_code, match_language
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-LAYOUTS = ("standalone",)
+LAYOUTS = ("standalone", "shared")
 PRECISIONS = ("fp32",)
 
 
@@ -56,6 +58,7 @@ class Bundle:
         Samples between frames.
     layout : str
         "standalone": every language has all its weights in its own files.
+        "shared": the weights lie in one file, the languages have masks.
     precision : str
         "fp32".
     created_by : dict

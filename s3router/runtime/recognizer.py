@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from s3router.errors import DataError, FormatError
+from s3router.errors import DataError, FormatError, SettingError, one_of
 from s3router.formats.bundle import Bundle, BundleLanguage
 from s3router.formats.tokens_file import load_tokens
 from s3router.runtime.audio import normalize, read_audio, to_mono
 from s3router.runtime.decode import collapse, join_tokens
 from s3router.runtime.segments import find_segments, kept_frames
-from s3router.runtime.session import Session, open_session
+from s3router.runtime.session import MODES, Session, open_session
 
 Audio = str | os.PathLike | np.ndarray | tuple[np.ndarray, int]
 
@@ -90,6 +90,9 @@ class Recognizer:
     chunk_seconds : float
         Longer recordings are cut at quiet places into pieces of at most this
         many seconds.
+    mode : str
+        How weights are held: "fold", for speed, or "lean", for memory, see
+        `s3router.runtime.session.open_session`.
 
     Raises
     ------
@@ -98,7 +101,8 @@ class Recognizer:
     FormatError
         If a file is truncated or altered.
     SettingError
-        If a language is not in the bundle, or a provider is not usable.
+        If a language is not in the bundle, a provider is not usable, or the
+        mode is unknown or gains nothing with this bundle.
     MissingDependencyError
         If onnxruntime is not installed.
     """
@@ -110,9 +114,17 @@ class Recognizer:
         providers: Sequence[str] | str | None = None,
         threads: int | None = None,
         chunk_seconds: float = 30.0,
+        mode: str = "fold",
     ):
         self.bundle = Bundle.load(bundle)
         self.chunk_seconds = chunk_seconds
+        self.mode = one_of(mode, MODES, "mode")
+        if mode != "fold" and self.bundle.layout != "shared":
+            raise SettingError(
+                f"mode {mode}: the weights of this bundle lie in its graphs, "
+                "and cannot stay in a file; export it with layout shared"
+            )
+        self._verified: set[str] = set()
         self._providers = providers
         self._threads = threads
         self._active = self._open(self.bundle.language(language))
@@ -257,10 +269,15 @@ class Recognizer:
     def _open(self, code: str) -> _Active:
         """Check the files of a language and open them."""
         entry = self.bundle.languages[code]
-        self.bundle.verify(entry.files)
+        # What languages share is not hashed again with each of them.
+        self.bundle.verify(set(entry.files) - self._verified)
+        self._verified.update(entry.files)
         symbols = load_tokens(self.bundle.path(entry.tokens))
         session = open_session(
-            self.bundle.path(entry.model), self._providers, self._threads
+            self.bundle.path(entry.model),
+            self._providers,
+            self._threads,
+            self.mode,
         )
         vocabulary = session.ort.get_outputs()[0].shape[-1]
         if vocabulary != len(symbols):

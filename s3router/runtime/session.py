@@ -5,6 +5,7 @@ afterwards.
 """
 
 import contextlib
+import ctypes
 import io
 import os
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from s3router.errors import FormatError, NotFoundError, SettingError
+from s3router.errors import FormatError, NotFoundError, SettingError, one_of
 from s3router.runtime.providers import (
     CUDA,
     TENSORRT,
@@ -25,6 +26,15 @@ from s3router.runtime.providers import (
 
 INPUT = "input_values"
 OUTPUT = "logits"
+
+#: How weights are held, see `open_session`.
+MODES = ("fold", "lean")
+_LEAN = {
+    # In bytes; what is smaller, as shapes, is folded all the same.
+    "optimization.constant_folding_max_output_size_in_bytes": str(1 << 16),
+    # Copies of weights, arranged for the kernels.
+    "session.disable_prepacking": "1",
+}
 
 _CUDA_OPTIONS = {
     # The default searches for the best algorithm anew at each new length.
@@ -74,6 +84,7 @@ def open_session(
     path: str | Path,
     providers: Sequence[str] | str | None = None,
     threads: int | None = None,
+    mode: str = "fold",
 ) -> Session:
     """Open an ONNX graph.
 
@@ -87,6 +98,11 @@ def open_session(
     threads : int, optional
         Threads of one operator; if not given, one for each core that this
         process may use.
+    mode : str
+        "fold": weights are masked and arranged for speed once, at loading,
+        in memory of this session alone. "lean": they stay in their file,
+        which is mapped and which all sessions share, and are masked anew in
+        each run.
 
     Returns
     -------
@@ -100,7 +116,8 @@ def open_session(
     FormatError
         If it is no graph, or has other inputs and outputs.
     SettingError
-        If a provider is unknown, or none of those asked for is usable here.
+        If a provider or the mode is unknown, or none of the providers asked
+        for is usable here.
     MissingDependencyError
         If onnxruntime is not installed.
     """
@@ -110,6 +127,11 @@ def open_session(
     wanted = choose_providers(providers)
     ort = import_onnxruntime()
     options = _session_options(ort, threads)
+    if one_of(mode, MODES, "mode") == "lean":
+        for key, value in _LEAN.items():
+            options.add_session_config_entry(key, value)
+        # It warns of each weight that it was told not to fold.
+        options.log_severity_level = 3
     with _quiet(ort, CUDA in wanted or TENSORRT in wanted):
         try:
             session = ort.InferenceSession(
@@ -125,6 +147,7 @@ def open_session(
             raise FormatError(
                 f"onnxruntime cannot open {path}: {_one_line(error)}"
             ) from error
+    _give_back_memory()
     _check_signature(session, path)
     provider = session.get_providers()[0]
     if providers is not None and provider not in wanted:
@@ -171,6 +194,15 @@ def _quiet(ort: Any, wants_gpu: bool):
         finally:
             # The default; onnxruntime does not tell what it was.
             ort.set_default_logger_severity(2)
+
+
+def _give_back_memory() -> None:
+    """Return what loading needed on the way to the system.
+
+    glibc would keep it, which was half as much again as the weights.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _check_signature(session: Any, path: Path) -> None:

@@ -41,6 +41,7 @@ def benchmark(folder: Path, name: str, hours: float | None, rate: float):
                 "name": name,
                 "parameters": 8_500_000,
                 "hours_seen": hours,
+                "frame_milliseconds": 40.0,
             },
         },
     )
@@ -67,6 +68,9 @@ def test_rows_lie_in_the_order_of_what_was_heard(tmp_path):
         ("mask_tuning", 8.0, "early", 0.6),
         ("mask_tuning", 76.0, "end", 0.4),
     ]
+    # 76 hours of 25 frames a second, 6 operations for each of 8.5 M weights
+    assert rows[2]["teraflop"] == pytest.approx(76 * 3600 * 25 * 51e6 / 1e12)
+    assert rows[0]["teraflop"] == 0
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "8.5 M" in done.stdout and "60.0 [58.0, 62.0]" in done.stdout
 

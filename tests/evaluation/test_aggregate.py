@@ -10,7 +10,6 @@ from s3router.evaluation.aggregate import (
     QUICKSTART_COLUMNS,
     RECIPE_COLUMNS,
     as_rate,
-    format_share,
     quickstart_rows,
     recipe_rows,
 )
@@ -211,8 +210,3 @@ def test_rates_of_a_result():
         as_rate({"rate": 0.1})
     with pytest.raises(FormatError, match="not an error rate"):
         as_rate("0.1")
-
-
-def test_shares():
-    texts = [format_share(s) for s in (0.0, 0.06, 0.501, 0.1234, None)]
-    assert texts == ["0%", "6%", "50.1%", "12.3%", "-"]

@@ -6,6 +6,8 @@ import io
 from s3router.evaluation.table_format import (
     csv_table,
     format_bytes,
+    format_points,
+    format_share,
     format_table,
     markdown_table,
 )
@@ -48,3 +50,13 @@ def test_sizes():
     texts = [format_bytes(n) for n in (0, 999, 1000, 999_960, 2.5e9, 4e12)]
     assert texts == ["0 B", "999 B", "1.0 kB", "1.0 MB", "2.5 GB", "4000.0 GB"]
     assert format_bytes(None) == "-"
+
+
+def test_shares():
+    texts = [format_share(s) for s in (0.0, 0.06, 0.501, 0.1234, None)]
+    assert texts == ["0%", "6%", "50.1%", "12.3%", "-"]
+
+
+def test_points_have_signs():
+    difference = {"difference": 0.021, "low": -0.0004, "high": 0.05}
+    assert format_points(difference) == "+2.1 [-0.0, +5.0]"

@@ -87,7 +87,9 @@ def make_subnetwork(
                 weights[name] = value.detach().numpy() + noise.astype("f4")
     tokens = ["<blk>", "<unk>", "▁", *"abcdefghijklmnopqrst你好"]
     head = {
-        "weight": rng.standard_normal((len(tokens), 32)).astype(np.float32),
+        "weight": rng.standard_normal((len(tokens), loaded.hidden_size)).astype(
+            np.float32
+        ),
         "bias": rng.standard_normal(len(tokens)).astype(np.float32),
     }
     return Subnetwork(

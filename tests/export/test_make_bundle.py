@@ -17,8 +17,7 @@ from s3router.errors import (
     SettingError,
     VerificationError,
 )
-from s3router.export import bundle as module
-from s3router.export import parity
+from s3router.export import layouts, parity
 from s3router.export.bundle import check_bundle, make_bundle
 from s3router.export.probes import probe_signal, stress_lengths
 from s3router.formats.bundle import Bundle
@@ -195,7 +194,7 @@ def test_a_bundle_that_fails_is_not_written(
         shutil.copy(exported[0] / "zh-CN" / "model.onnx", path)
         return [path]
 
-    monkeypatch.setattr(module, "export_graph", export_as_before)
+    monkeypatch.setattr(layouts, "export_graph", export_as_before)
     output = tmp_path / "bundle"
     output.mkdir()
     old = {"format_version": 1, "note": "an older bundle"}
@@ -203,11 +202,16 @@ def test_a_bundle_that_fails_is_not_written(
     with monkeypatch.context() as strict:
         strict.setattr(parity, "ROUNDINGS", 0.0)
         with pytest.raises(VerificationError, match="most 0.00e.00 is allowed"):
-            make_bundle(subnetwork_folders[:1], output, tolerance=0.0)
+            make_bundle(
+                subnetwork_folders[:1],
+                output,
+                layout="standalone",
+                tolerance=0.0,
+            )
     assert json.loads((output / "manifest.json").read_text()) == old
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
     # With the usual tolerance the same graph passes and replaces the old.
-    make_bundle(subnetwork_folders[:1], output)
+    make_bundle(subnetwork_folders[:1], output, layout="standalone")
     assert list(Bundle.load(output).languages) == ["zh-CN"]
 
 

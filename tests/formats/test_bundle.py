@@ -121,7 +121,7 @@ def test_altered_manifest(folder: Path):
     ("key", "value", "words"),
     [
         ("format_version", 2, "format version 2.*install the s3router"),
-        ("layout", "shared", "layout 'shared' is not known"),
+        ("layout", "woven", "layout 'woven' is not known"),
         ("precision", "int3", "precision 'int3' is not known"),
         ("languages", {}, "lists no languages"),
         ("languages", [1], "not a manifest"),

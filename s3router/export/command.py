@@ -1,0 +1,69 @@
+"""Arguments of `s3router export`; imports what it needs when it runs."""
+
+import argparse
+import json
+import sys
+
+
+def add_export(commands: argparse._SubParsersAction) -> None:
+    """Add the subcommand to a parser's.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        Of the program.
+    """
+    command = commands.add_parser(
+        "export",
+        help="make a bundle for onnxruntime from subnetworks",
+        description="Export subnetworks of one encoder to ONNX, verify them "
+        "against torch, and write a bundle.",
+    )
+    command.add_argument("subnetworks", nargs="+", metavar="SUBNETWORK")
+    command.add_argument("--output", required=True, metavar="BUNDLE")
+    command.add_argument(
+        "--encoder",
+        metavar="SRC",
+        help="folder, hub name, fairseq .pt or 'tiny'; where the subnetworks "
+        "say, if not given",
+    )
+    command.add_argument(
+        "--audio",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="real speech to verify with, besides built-in signals",
+    )
+    command.add_argument(
+        "--layout",
+        metavar="LAYOUT",
+        help="shared: one file of weights, a mask for each language; "
+        "standalone: all weights for each; shared where that is possible, if "
+        "not given",
+    )
+    command.add_argument("--json", action="store_true", help="report as JSON")
+    command.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from s3router.export.bundle import make_bundle
+    from s3router.runtime.audio import read_audio
+
+    report = make_bundle(
+        arguments.subnetworks,
+        arguments.output,
+        arguments.encoder,
+        arguments.layout,
+        wavs=[read_audio(path) for path in arguments.audio],
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print(
+            f"{arguments.output}: {len(report['languages'])} language(s), "
+            f"layout {report['layout']}, "
+            f"{report['bytes'] / 1e6:.1f} MB, verified, in "
+            f"{report['seconds']:.1f} s"
+        )
+    return 0

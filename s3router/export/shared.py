@@ -1,0 +1,212 @@
+"""Many languages over one file of weights: layout "shared".
+
+`backbone.bin` has what all languages have in common: weights unmasked, biases,
+norms. The graph of a language has its head and its mask, a bit for a weight,
+and unpacks them with standard operators of static shapes, which onnxruntime
+carries out once, when it loads the graph (or in each run, if told so):
+
+    bits -> Cast int32 -> Gather in a table of 256 x 8 bools -> Reshape
+         -> Where(mask, weight, 0)
+
+Graphs and backbone lie in one folder: neither onnx nor onnxruntime opens
+weights outside the folder of the graph.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s3router.errors import MismatchError
+from s3router.export.fold import FoldedModel
+from s3router.export.graph import build_graph, onnx_ir, transposed_names
+from s3router.models.heads import CTCHead
+
+BACKBONE = "backbone.bin"
+#: Suffix of the initialiser that has the mask of a weight.
+BITS = ".mask_bits"
+#: What fewer bytes have stays in the graph: mostly shapes, which inference of
+#: shapes has to see.
+SMALL = 64
+#: Of a page: what begins on one is mapped and not copied.
+PAGE = 4096
+_TABLE = "s3router.bits"
+
+
+class SharedGraph:
+    """One graph of an encoder, to which each language adds mask and head.
+
+    Arguments
+    ---------
+    model : FoldedModel
+        The encoder without masks, under any head.
+    folder : str or path
+        Where `backbone.bin` is written.
+    """
+
+    def __init__(self, model: FoldedModel, folder: str | os.PathLike) -> None:
+        self._ir = onnx_ir()
+        self.folder = Path(folder)
+        graph = build_graph(model)
+        self._transposed = set(transposed_names(graph))
+        self._move_out(graph)
+        self._proto = self._ir.to_proto(graph)
+
+    def write(
+        self,
+        path: str | os.PathLike,
+        masks: Mapping[str, np.ndarray],
+        head: CTCHead,
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Write the graph of a language.
+
+        Arguments
+        ---------
+        path : str or path
+            In the folder of the backbone.
+        masks : mapping of str to numpy.ndarray
+            By linear layer: bool `(out, in)`, True where kept.
+        head : CTCHead
+            Of the language.
+        metadata : mapping of str to str
+            What else to write into the graph.
+
+        Raises
+        ------
+        MismatchError
+            If a masked layer has no weight of its own in the graph.
+        """
+        model = self._ir.from_proto(self._proto)
+        model.metadata_props.update(metadata)
+        self._put_head(model.graph, head)
+        nodes = []
+        for owner in sorted(masks):
+            nodes += self._mask(model.graph, owner, masks[owner])
+        if nodes:
+            model.graph.insert_before(model.graph[0], nodes)
+        self._ir.save(model, path)
+
+    def _move_out(self, model: Any) -> None:
+        """Write what is large, but for the head, into the backbone."""
+        ir, path = self._ir, self.folder / BACKBONE
+        with path.open("wb") as file:
+            for value in model.graph.initializers.values():
+                tensor = value.const_value
+                if tensor.nbytes < SMALL or value.name.startswith("head."):
+                    continue
+                grain = PAGE if tensor.nbytes >= PAGE else 64
+                file.write(bytes(-file.tell() % grain))
+                offset = file.tell()
+                file.write(tensor.tobytes())
+                value.const_value = ir.ExternalTensor(
+                    BACKBONE,
+                    offset,
+                    tensor.nbytes,
+                    tensor.dtype,
+                    shape=tensor.shape,
+                    name=value.name,
+                    base_dir=self.folder,
+                )
+
+    def _put_head(self, graph: Any, head: CTCHead) -> None:
+        """Replace the head, and say how many tokens come out."""
+        linear = head.linear
+        for key, value in linear.state_dict().items():
+            name = f"head.{key}"
+            array = value.numpy()
+            if name in self._transposed:
+                array = np.ascontiguousarray(array.T)
+            self._set(graph.initializers[name], array)
+            for node in graph.initializers[name].consumers():
+                for output in node.outputs:
+                    self._end_in(output, linear.out_features)
+
+    def _end_in(self, value: Any, size: int) -> None:
+        """Set the last dimension of a value and of what is made of it."""
+        value.shape = self._ir.Shape([*value.shape[:-1], size])
+        for node in value.consumers():
+            for output in node.outputs:
+                self._end_in(output, size)
+
+    def _mask(self, graph: Any, owner: str, mask: np.ndarray) -> list[Any]:
+        """Return the nodes between a weight and those who use it."""
+        weight = graph.initializers.get(f"{owner}.weight")
+        if weight is None:
+            raise MismatchError(
+                f"the weight of {owner} is equal to another one, so that the "
+                "graph has one for both: export with layout standalone"
+            )
+        if weight.name in self._transposed:
+            mask = mask.T
+        constant, nodes = partial(self._constant, graph), []
+
+        def node(kind: str, *inputs: Any, **attributes: object) -> Any:
+            name = f"{owner}.mask.{len(nodes)}"
+            made = ir.node(kind, inputs, attributes, name=name)
+            made.outputs[0].name = name
+            nodes.append(made)
+            return made.outputs[0]
+
+        ir = self._ir
+        bits = constant(f"{owner}{BITS}", pack(mask))
+        index = node("Cast", bits, to=ir.DataType.INT32)
+        keep = node("Gather", constant(_TABLE, unpacking_table()), index)
+        if mask.size % 8:
+            flat = constant("s3router.flat", np.array([-1]))
+            keep = node("Reshape", keep, flat)
+            begin = constant("s3router.begin", np.array([0]))
+            end = constant(f"s3router.end_{mask.size}", np.array([mask.size]))
+            keep = node("Slice", keep, begin, end)
+        name = "s3router.shape_" + "x".join(map(str, mask.shape))
+        keep = node("Reshape", keep, constant(name, np.array(mask.shape)))
+        zero = constant("s3router.zero", np.zeros((), np.float32))
+        users = tuple(weight.uses())
+        masked = node("Where", keep, weight, zero)
+        masked.dtype, masked.shape = weight.dtype, weight.shape
+        for user, position in users:
+            user.replace_input_with(position, masked)
+        return nodes
+
+    def _constant(self, graph: Any, name: str, array: np.ndarray) -> Any:
+        """Return an initialiser, made if it is not there."""
+        if name not in graph.initializers:
+            value = self._ir.Value(name=name)
+            self._set(value, array)
+            graph.register_initializer(value)
+        return graph.initializers[name]
+
+    def _set(self, value: Any, array: np.ndarray) -> None:
+        tensor = self._ir.tensor(array, name=value.name)
+        value.const_value = tensor
+        value.shape, value.dtype = tensor.shape, tensor.dtype
+
+
+def pack(mask: np.ndarray) -> np.ndarray:
+    """Return a mask as bytes of eight entries, lowest bit first.
+
+    Arguments
+    ---------
+    mask : numpy.ndarray
+        bool, any shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 `(ceil(entries / 8),)`, as in a mask file.
+
+    Example
+    -------
+    >>> pack(np.array([[True, False, True]]))
+    array([5], dtype=uint8)
+    """
+    return np.packbits(mask.reshape(-1), bitorder="little")
+
+
+def unpacking_table() -> np.ndarray:
+    """Return (256, 8) bool: the entries of each byte."""
+    values = np.arange(256, dtype=np.uint8)[:, None]
+    return np.unpackbits(values, axis=1, bitorder="little").astype(np.bool_)
