@@ -4,8 +4,8 @@
 
 Puts results of `encoder.py` side by side, one of each encoder, over the compute
 of its pre-training: snapshots of one run, its end, an untrained one, other
-sizes. Prints a table; writes JSON and plot. Computes no error rate
-itself. Must not be imported.
+sizes. Prints a table; writes JSON and plot. Computes no error rate itself, and
+shows only tasks and labels that all results have. Must not be imported.
 """
 
 import argparse
@@ -79,6 +79,29 @@ def rows_of(path: Path) -> list[dict[str, object]]:
             "test": ErrorRate.from_dict(row["test"]),
         }
         for row in result["metrics"]["tuning"]
+    ]
+
+
+def common(results: Sequence[Sequence[Mapping]]) -> list[Mapping]:
+    """Return the rows of tasks and labels that all results have.
+
+    Arguments
+    ---------
+    results : sequence of sequence of mapping
+        Of `rows_of`, for each encoder.
+
+    Returns
+    -------
+    list of mapping
+        Those rows; the others tell nothing of pre-training.
+    """
+    cells = [{(r["task"], r["minutes"]) for r in rows} for rows in results]
+    shared = set.intersection(*cells)
+    return [
+        row
+        for rows in results
+        for row in rows
+        if (row["task"], row["minutes"]) in shared
     ]
 
 
@@ -168,9 +191,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("results", nargs="+", type=Path, metavar="JSON")
     parser.add_argument("--output", type=Path, default=RESULTS / "study.json")
     options = parser.parse_args(arguments)
-    rows = in_order([row for path in options.results for row in rows_of(path)])
+    rows = in_order(common([rows_of(path) for path in options.results]))
     if not rows:
-        raise SettingError("none of the results has tuning in it")
+        raise SettingError("the results have no tuning in common")
     cells = [
         {
             **row,

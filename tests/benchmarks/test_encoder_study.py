@@ -10,12 +10,18 @@ from s3router.evaluation.results import read_result, write_result
 STUDY = "encoder_study.py"
 
 
-def benchmark(folder: Path, name: str, hours: float | None, rate: float):
+def benchmark(
+    folder: Path,
+    name: str,
+    hours: float | None,
+    rate: float,
+    minutes: tuple[float, ...] = (2.0,),
+):
     """Write what `encoder.py` writes, of one task and two methods."""
     rows = [
         {
             "task": "zh_dsp20",
-            "minutes": 2.0,
+            "minutes": labelled,
             "measure": "CER",
             "method": method,
             "test": {
@@ -28,6 +34,7 @@ def benchmark(folder: Path, name: str, hours: float | None, rate: float):
                 "unit": "char",
             },
         }
+        for labelled in minutes
         for method, value in (("mask_tuning", rate), ("full", rate - 0.1))
     ]
     return write_result(
@@ -73,6 +80,21 @@ def test_rows_lie_in_the_order_of_what_was_heard(tmp_path):
     assert rows[0]["teraflop"] == 0
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "8.5 M" in done.stdout and "60.0 [58.0, 62.0]" in done.stdout
+
+
+def test_only_what_all_have_is_shown(tmp_path):
+    paths = [
+        benchmark(tmp_path, "end", 76.0, 0.4, (2.0, 10.0)),
+        benchmark(tmp_path, "early", 8.0, 0.6, (2.0,)),
+    ]
+    output = tmp_path / "study.json"
+    done = run_benchmark(STUDY, *paths, "--output", output)
+    assert done.returncode == 0, done.stderr
+    rows = read_result(output)["metrics"]["rows"]
+    assert [row["minutes"] for row in rows] == [2.0] * 4
+    other = benchmark(tmp_path, "other", 8.0, 0.6, (10.0,))
+    done = run_benchmark(STUDY, paths[1], other, "--output", output)
+    assert done.returncode == 2 and "no tuning in common" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ def test_every_table_stands_somewhere_and_the_main_ones_in_the_readme():
     texts = {path: path.read_text(encoding="utf-8") for path in MARKED}
     everywhere = "\n".join(texts.values())
     for name in TABLES:
-        assert f"<!-- results:{name} -->" in everywhere
+        if read_results(name, ROOT):
+            assert f"<!-- results:{name} -->" in everywhere
     for name in ("commonvoice", "encoder", "study", "quickstart"):
         assert f"<!-- results:{name} -->" in texts[ROOT / "README.md"]
 
