@@ -25,7 +25,7 @@ from s3router.models.sources import locate
 from s3router.models.ssl_encoder import SSLEncoder
 
 #: To be raised when results of the same settings change.
-VERSION = 2
+VERSION = 3
 Trial = Mapping[str, object]
 
 
