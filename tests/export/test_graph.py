@@ -132,7 +132,9 @@ def test_large_models_keep_their_weights_beside(
     tmp_path, encoder_folder, subnetwork_folders, monkeypatch
 ):
     monkeypatch.setattr(module, "EMBED_BELOW", 0)
-    report = make_bundle(subnetwork_folders[:1], tmp_path / "bundle")
+    report = make_bundle(
+        subnetwork_folders[:1], tmp_path / "bundle", layout="standalone"
+    )
     data = tmp_path / "bundle" / "zh-CN" / "model.onnx.data"
     assert data.stat().st_size > 90_000
     assert report["languages"]["zh-CN"]["parity"]["zeros"] == 6064
@@ -145,7 +147,7 @@ def test_large_models_keep_their_weights_beside(
 def test_equal_tensors_are_no_trouble(tmp_path, encoder_folder):
     """Matrices of nothing but zeros, of which the exporter keeps one."""
     folder = make_subnetwork(tmp_path / "s", encoder_folder, sparsity=1.0)
-    report = make_bundle([folder], tmp_path / "bundle")
+    report = make_bundle([folder], tmp_path / "bundle", layout="standalone")
     parity = report["languages"]["xx"]["parity"]
     assert parity["zeros"] == 2 * (4 * 32 * 32 + 2 * 32 * 64)
 
@@ -155,7 +157,7 @@ def test_equal_tensors_are_no_trouble(tmp_path, encoder_folder):
 def test_every_family(tmp_path, family: str):
     encoder = make_encoder(tmp_path / "enc", family)
     folder = make_subnetwork(tmp_path / "s", encoder, sparsity=0.5)
-    report = make_bundle([folder], tmp_path / "bundle")
+    report = make_bundle([folder], tmp_path / "bundle", layout="standalone")
     parity = report["languages"]["xx"]["parity"]
     assert parity["max_error"] < 1e-4
     assert parity["max_error_padded"] < 1e-4
