@@ -216,6 +216,16 @@ class Bundle:
         """Return where a file of the bundle lies."""
         return self.folder / name
 
+    def own_files(self, code: str) -> list[str]:
+        """Return the files of a language that no other language names."""
+        others = {
+            name
+            for other, entry in self.languages.items()
+            if other != code
+            for name in entry.files
+        }
+        return [n for n in self.languages[code].files if n not in others]
+
     def language(self, name: str | None = None) -> str:
         """Return the code of a language of the bundle, from a loose name.
 

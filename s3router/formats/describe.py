@@ -108,7 +108,10 @@ def describe_bundle(folder: str | os.PathLike) -> dict[str, Any]:
                 "sparsity": entry.sparsity,
                 "zeros": entry.zeros,
                 "unit": entry.unit,
-                "bytes": sum(bundle.files[f]["bytes"] for f in entry.files),
+                "bytes": sum(
+                    bundle.files[name]["bytes"]
+                    for name in bundle.own_files(code)
+                ),
                 "max_error": bundle.parity.get(code, {}).get("max_error"),
             }
             for code, entry in bundle.languages.items()

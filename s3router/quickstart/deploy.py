@@ -89,7 +89,7 @@ def measure(run: Run, root: Path, bundle: Path) -> dict:
         for name, unit in (("cer", "char"), ("wer", "word"))
     }
     different = sum(a != b for a, b in zip(texts, expected, strict=True))
-    files = manifest.languages[run.language].files
+    files = manifest.own_files(run.language)
     return {
         "language": run.language,
         "method": run.method,

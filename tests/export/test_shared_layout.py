@@ -23,6 +23,7 @@ from s3router.export.fold import fold
 from s3router.export.probes import probe_signal
 from s3router.export.shared import BACKBONE, BITS, pack, unpacking_table
 from s3router.formats.bundle import Bundle
+from s3router.formats.describe import describe
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder
 from s3router.runtime.recognizer import Recognizer
@@ -59,6 +60,8 @@ def test_masked_subnetworks_share_a_backbone_unless_told_otherwise(shared):
         own = sum((folder / f).stat().st_size for f in entry.files[::2])
         assert entry.files[1] == BACKBONE
         assert report["languages"][code]["bytes"] == own
+        assert BACKBONE not in Bundle.load(folder).own_files(code)
+        assert describe(folder)["languages"][code]["bytes"] == own
 
 
 def test_a_language_costs_its_bits_its_head_and_a_graph(shared, masked):
