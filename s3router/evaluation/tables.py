@@ -77,11 +77,6 @@ def _all_quickstart_rows(results: Sequence[Mapping[str, object]]) -> Rows:
     ]
 
 
-_STUDY_NOTE = (
-    "Real speech, test speakers unseen, one labelled draw; the rates are "
-    "those that dev chose on the embedded encoder. Teraflop: 6 x parameters x "
-    "frames heard."
-)
 TABLES = MappingProxyType(
     {
         "commonvoice": Table(
@@ -98,23 +93,13 @@ TABLES = MappingProxyType(
             "on dev among as many; stored is what a method adds to the head. "
             "Differences are paired over test clips and seeds.",
         ),
-        "useful": Table(
-            "benchmarks/results/encoder_tiny_tasks.json",
-            ENCODER_COLUMNS,
-            encoder_rows,
-            "Real speech, test speakers unseen.",
-        ),
         "study": Table(
             "benchmarks/results/study.json",
             STUDY_COLUMNS,
             study_rows,
-            _STUDY_NOTE,
-        ),
-        "pools": Table(
-            "benchmarks/results/pools.json",
-            STUDY_COLUMNS,
-            study_rows,
-            _STUDY_NOTE,
+            "Real speech, test speakers unseen, one labelled draw; the rates "
+            "are those that dev chose on the embedded encoder. Teraflop: 6 x "
+            "parameters x frames heard.",
         ),
         "controls": Table(
             "benchmarks/results/controls_tiny.json",
