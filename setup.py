@@ -25,12 +25,13 @@ def version() -> str:
 
 BASE = ["numpy>=1.26", "safetensors>=0.5", "soundfile>=0.12.1"]
 
-# torchaudio 2.11 is the last one, and its published wheel needs the CUDA
-# build of torch (which runs on a CPU too). onnxruntime and onnxruntime-gpu
-# share one folder and break each other: only the second is named here.
+# torchaudio 2.11.0 is the last one that torch 2.11 can load (2.11.1 wants
+# symbols of a later torch), and its published wheel needs the CUDA build of
+# torch, which runs on a CPU too. onnxruntime and onnxruntime-gpu share one
+# folder and break each other: only the second is named here.
 TRAIN = [
     "torch==2.11.*",
-    "torchaudio==2.11.*",
+    "torchaudio==2.11.0",
     "speechbrain>=1.1.2,<1.2",
     "hyperpyyaml>=1.2.3",
     "transformers>=5.23,<6",
