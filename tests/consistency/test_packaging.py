@@ -140,7 +140,7 @@ def test_torch_and_torchaudio_are_pinned_together(requirements):
         for line in requirements
         if re.match(r"torch(audio)?\b", line)
     ]
-    assert pins == ["torch==2.11.*", "torchaudio==2.11.*"]
+    assert pins == ["torch==2.11.*", "torchaudio==2.11.0"]
 
 
 def test_ruff_is_pinned_exactly(requirements):
