@@ -14,6 +14,7 @@ import numpy as np
 
 from s3router import __version__
 from s3router.errors import MismatchError, SettingError, one_of
+from s3router.export.cuts import find_cuts
 from s3router.export.fold import FoldedModel, fold
 from s3router.export.layouts import (
     Shared,
@@ -283,6 +284,7 @@ def _write_language(
         details={
             "subnetwork": str(path),
             "config_sha256": sha256_file(path / CONFIG),
+            **find_cuts(model.encoder.model, subnetwork.masks).describe(),
             **{
                 key: config[key]
                 for key in ("targets", "scope", "pattern", "versions")

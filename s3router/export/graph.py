@@ -184,9 +184,9 @@ def _rename(ir_model: Any, weights: Mapping[str, np.ndarray]) -> list[str]:
     """
     plain, turned = {}, {}
     for name, value in weights.items():
-        plain.setdefault(_key(value), name)
+        plain.setdefault(content_key(value), name)
         if value.ndim == 2:
-            turned.setdefault(_key(value.T), name)
+            turned.setdefault(content_key(value.T), name)
     graph, transposed, taken = ir_model.graph, [], set(weights)
     initializers = list(graph.initializers.values())
     # First out of the way, so that no new name meets an old one.
@@ -195,7 +195,7 @@ def _rename(ir_model: Any, weights: Mapping[str, np.ndarray]) -> list[str]:
     for value in initializers:
         if value.const_value.size < 2:
             continue
-        key = _key(value.const_value.numpy())
+        key = content_key(value.const_value.numpy())
         name = plain.get(key)
         if name not in taken and (name := turned.get(key)) in taken:
             transposed.append(name)
@@ -205,8 +205,24 @@ def _rename(ir_model: Any, weights: Mapping[str, np.ndarray]) -> list[str]:
     return transposed
 
 
-def _key(value: np.ndarray) -> tuple:
-    """Return what two arrays share only if they are equal, bit for bit."""
+def content_key(value: np.ndarray) -> tuple:
+    """Return what two arrays share only if they are equal, bit for bit.
+
+    Arguments
+    ---------
+    value : np.ndarray
+        Any array.
+
+    Returns
+    -------
+    tuple
+        dtype, shape and a hash of the bytes.
+
+    Example
+    -------
+    >>> content_key(np.zeros(2)) == content_key(-np.zeros(2))
+    False
+    """
     value = np.ascontiguousarray(value)
     digest = hashlib.blake2b(value.data if value.size else b"").digest()
     return value.dtype.str, value.shape, digest

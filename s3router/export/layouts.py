@@ -6,10 +6,13 @@
 A layout is made with the folder, and writes one language after the other.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
 from s3router.errors import SettingError, one_of
+from s3router.export.compact import compact
+from s3router.export.cuts import find_cuts
 from s3router.export.fold import FoldedModel, plain_model
 from s3router.export.graph import export_graph
 from s3router.export.shared import BACKBONE, SharedGraph
@@ -57,6 +60,9 @@ class Standalone:
         """
         (self._folder / code).mkdir()
         path = self._folder / code / "model.onnx"
+        if cuts := find_cuts(model.encoder.model, subnetwork.masks):
+            # A copy: the whole model is what the graph is verified against.
+            model = compact(copy.deepcopy(model), cuts)
         files = export_graph(model, path, metadata)
         names = [f"{code}/{file.name}" for file in files]
         return names, f"{code}/tokens.txt"
@@ -76,10 +82,11 @@ class Shared:
     """
 
     def __init__(self, folder: Path, source: str, first: Subnetwork) -> None:
-        self._folder = folder
-        self._graph = SharedGraph(
-            plain_model(load_encoder(source), first), folder
-        )
+        self._folder, self._source, self._first = folder, source, first
+        self._graph = SharedGraph(self._plain(), folder)
+
+    def _plain(self) -> FoldedModel:
+        return plain_model(load_encoder(self._source), self._first)
 
     def write(
         self,
@@ -89,9 +96,12 @@ class Shared:
         metadata: Mapping[str, str],
     ) -> tuple[list[str], str]:
         """Write the graph of a language, as `Standalone.write`."""
-        name = f"{code}.onnx"
+        name, masks, graph = f"{code}.onnx", subnetwork.masks, None
+        if cuts := find_cuts(model.encoder.model, masks):
+            graph = self._graph.gathered(self._plain(), cuts)
+            masks = cuts.rest(masks)
         self._graph.write(
-            self._folder / name, subnetwork.masks, model.head, metadata
+            self._folder / name, masks, model.head, metadata, graph
         )
         return [name, BACKBONE], f"{code}.tokens.txt"
 

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from s3router.errors import VerificationError
+from s3router.export.cuts import Cuts, find_cuts
 from s3router.export.fold import FoldedModel
+from s3router.export.gathered import read_gathered
 from s3router.export.graph import TRANSPOSED
 from s3router.export.probes import probe_signal, stress_lengths
 from s3router.export.shared import BITS
@@ -193,16 +195,19 @@ def check_weights(
     properties = {p.key: p.value for p in graph.metadata_props}
     transposed = set(json.loads(properties.get(TRANSPOSED, "[]")))
     stored = {tensor.name: tensor for tensor in graph.graph.initializer}
-    zeros = 0
+    cuts, zeros = find_cuts(model.encoder.model, masks), 0
+    _check_kept(path, graph.graph, model, cuts)
     for owner, mask in masks.items():
         name = f"{owner}.weight"
         weight = model.encoder.model.get_submodule(owner).weight.numpy()
         if name in stored:
             value = onnx.numpy_helper.to_array(stored[name])
+            value = read_gathered(graph.graph, name, value)
             if bits := stored.get(f"{owner}{BITS}"):
                 keep = _unpack(onnx.numpy_helper.to_array(bits), value.shape)
                 value = np.where(keep, value, np.float32(0))
             value = value.T if name in transposed else value
+            value = cuts.widen(name, value)
         elif not weight.any():
             # The exporter keeps one of several tensors of nothing but zeros.
             value = weight
@@ -218,6 +223,26 @@ def check_weights(
             )
         zeros += int(value.size - np.count_nonzero(value))
     return len(masks), zeros
+
+
+def _check_kept(
+    path: str | Path, graph: Any, model: FoldedModel, cuts: Cuts
+) -> None:
+    """Raise VerificationError if other biases are kept than should be.
+
+    Weights are compared in their whole shape, with zeros where they are cut.
+    """
+    import onnx
+
+    state = model.encoder.model.state_dict()
+    for tensor in graph.initializer:
+        if tensor.name not in cuts.axes or state[tensor.name].ndim != 1:
+            continue
+        value = onnx.numpy_helper.to_array(tensor)
+        value = read_gathered(graph, tensor.name, value)
+        kept = cuts.take(tensor.name, state[tensor.name].numpy())
+        if value.shape != kept.shape or value.tobytes() != kept.tobytes():
+            raise VerificationError(f"{path}: {tensor.name} differs")
 
 
 def _unpack(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from s3router.errors import MismatchError
+from s3router.export.cuts import Cuts
 from s3router.export.fold import FoldedModel
+from s3router.export.gathered import KEPT, GatheredGraphs
 from s3router.export.graph import build_graph, onnx_ir, transposed_names
 from s3router.models.heads import CTCHead
 
@@ -54,6 +56,30 @@ class SharedGraph:
         self._transposed = set(transposed_names(graph))
         self._move_out(graph)
         self._proto = self._ir.to_proto(graph)
+        self._gathered: GatheredGraphs | None = None
+
+    def gathered(self, model: FoldedModel, cuts: Cuts) -> Any:
+        """Return a smaller graph over the same weights, for `write`.
+
+        Arguments
+        ---------
+        model : FoldedModel
+            The encoder without masks, under any head; used up.
+        cuts : Cuts
+            What is cut out of it.
+
+        Returns
+        -------
+        onnx_ir.Model
+            See `s3router.export.gathered`.
+        """
+        if self._gathered is None:
+            graph = self._ir.from_proto(self._proto).graph
+            for value in graph.initializers.values():
+                if isinstance(value.const_value, self._ir.ExternalTensor):
+                    value.const_value.base_dir = self.folder
+            self._gathered = GatheredGraphs(graph.initializers.values())
+        return self._gathered.graph(model, cuts)
 
     def write(
         self,
@@ -61,6 +87,7 @@ class SharedGraph:
         masks: Mapping[str, np.ndarray],
         head: CTCHead,
         metadata: Mapping[str, str],
+        graph: Any = None,
     ) -> None:
         """Write the graph of a language.
 
@@ -74,13 +101,16 @@ class SharedGraph:
             Of the language.
         metadata : mapping of str to str
             What else to write into the graph.
+        graph : onnx_ir.Model, optional
+            From `gathered`, with masks of that size; used up. The whole
+            encoder's, if not given.
 
         Raises
         ------
         MismatchError
             If a masked layer has no weight of its own in the graph.
         """
-        model = self._ir.from_proto(self._proto)
+        model = graph or self._ir.from_proto(self._proto)
         model.metadata_props.update(metadata)
         self._put_head(model.graph, head)
         nodes = []
@@ -88,6 +118,8 @@ class SharedGraph:
             nodes += self._mask(model.graph, owner, masks[owner])
         if nodes:
             model.graph.insert_before(model.graph[0], nodes)
+        if graph is not None:
+            model.graph.sort()  # weights are gathered before they are masked
         self._ir.save(model, path)
 
     def _move_out(self, model: Any) -> None:
@@ -134,13 +166,13 @@ class SharedGraph:
 
     def _mask(self, graph: Any, owner: str, mask: np.ndarray) -> list[Any]:
         """Return the nodes between a weight and those who use it."""
-        weight = graph.initializers.get(f"{owner}.weight")
+        weight = _weight(graph, f"{owner}.weight")
         if weight is None:
             raise MismatchError(
                 f"the weight of {owner} is equal to another one, so that the "
                 "graph has one for both: export with layout standalone"
             )
-        if weight.name in self._transposed:
+        if f"{owner}.weight" in self._transposed:
             mask = mask.T
         constant, nodes = partial(self._constant, graph), []
 
@@ -183,6 +215,21 @@ class SharedGraph:
         tensor = self._ir.tensor(array, name=value.name)
         value.const_value = tensor
         value.shape, value.dtype = tensor.shape, tensor.dtype
+
+
+def _weight(graph: Any, name: str) -> Any:
+    """Return a weight, or what is gathered from it."""
+    stored = graph.initializers.get(name)
+    while stored is not None and stored.name != f"{name}{KEPT}":
+        following = [
+            node.outputs[0]
+            for node in stored.consumers()
+            if node.outputs[0].name.startswith(f"{name}{KEPT}")
+        ]
+        if not following:
+            break
+        (stored,) = following
+    return stored
 
 
 def pack(mask: np.ndarray) -> np.ndarray:

@@ -24,12 +24,13 @@ def apply_masks(
     encoder : torch.nn.Module
         An encoder without masks.
     masks : mapping
-        By linear layer: bool `(out, in)`. Layers without a mask stay.
+        By linear layer: bool `(out, in)`; by conv layer of the front end:
+        bool `(out, in, kernel)`. Layers without a mask stay.
 
     Raises
     ------
     MismatchError
-        If a name is no linear layer, or a shape or dtype differs; nothing
+        If a name is no such layer, or a shape or dtype differs; nothing
         has then been changed.
     SettingError
         If a weight already has a parametrization.
@@ -44,7 +45,7 @@ def apply_masks(
     linears = {
         name: module
         for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, (nn.Linear, nn.Conv1d))
     }
     new = {name: as_tensor(mask) for name, mask in masks.items()}
     for name, mask in new.items():

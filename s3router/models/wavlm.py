@@ -6,6 +6,7 @@ cut heads. This subclass changes only the attention product; the gated
 position bias and all weights stay those of the parent.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
@@ -64,6 +65,86 @@ class FusedWavLMAttention(WavLMAttention):
         )
         attended = attended.transpose(1, 2).reshape(batch, time, -1)
         return self.out_proj(attended), None
+
+
+class CutWavLMAttention(FusedWavLMAttention):
+    """WavLM attention of which only some heads are left.
+
+    The position bias is made by the first block for all others, which may
+    have lost other heads. So it, and the gates on it, are those of all heads,
+    and each block takes its own. `num_heads` counts the heads that are left.
+    """
+
+    kept_heads: Tensor
+    all_heads: int
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        index: int = 0,
+        **_: object,
+    ) -> tuple[Tensor, None, Tensor]:
+        """Attend with the heads that are left.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor, (B, T, D)
+            Input of the attention.
+        attention_mask : torch.Tensor, (B, T) bool, optional
+            True for frames that may be attended to.
+        position_bias : torch.Tensor, (B * all heads, T, T), optional
+            From the first block; made here if not given.
+        index : int
+            Of the block; the parent takes it, too.
+
+        Returns
+        -------
+        hidden : torch.Tensor, (B, T, D)
+            Attended and projected; (D,) if no head is left.
+        weights : None
+            The fused kernel does not give them.
+        position_bias : torch.Tensor, (B * all heads, T, T)
+            For the next block.
+        """
+        batch, time, _ = hidden_states.shape
+        every = (batch, self.all_heads, time)
+        if position_bias is None:
+            bias = self.compute_bias(time, time).unsqueeze(0)
+            bias = bias.repeat(batch, 1, 1, 1)
+            position_bias = bias.view(batch * self.all_heads, time, time)
+        if not self.num_heads:
+            return self.out_proj(hidden_states), None, position_bias
+        slices = hidden_states.view(batch, time, self.all_heads, -1)
+        gates = self.gru_rel_pos_linear(slices.permute(0, 2, 1, 3))
+        gates = torch.sigmoid(gates.view(*every, 2, 4).sum(-1))
+        one, two = gates.chunk(2, dim=-1)
+        gates = one * (two * self.gru_rel_pos_const - 1.0) + 2.0
+        bias = position_bias.view(*every, time)
+        gated = gates[:, self.kept_heads] * bias[:, self.kept_heads]
+        hidden, _ = self.torch_multi_head_self_attention(
+            hidden_states, attention_mask, gated
+        )
+        return hidden, None, position_bias
+
+
+def cut_wavlm_heads(attention: WavLMAttention, kept: Tensor) -> None:
+    """Let a WavLM attention use some of its heads only, in place.
+
+    Its projections must be made smaller to fit.
+
+    Arguments
+    ---------
+    attention : WavLMAttention
+        With all its heads.
+    kept : torch.Tensor
+        int64, the heads that are left, ascending.
+    """
+    attention.__class__ = CutWavLMAttention
+    attention.all_heads = attention.num_heads
+    attention.num_heads = len(kept)
+    attention.register_buffer("kept_heads", kept, persistent=False)
 
 
 def is_wavlm_attention(module: nn.Module) -> bool:
