@@ -12,6 +12,7 @@ from pathlib import Path
 from s3router.errors import SettingError, one_of
 from s3router.export.fold import FoldedModel, plain_model
 from s3router.export.graph import export_graph
+from s3router.export.runner import RunnerWriter
 from s3router.export.shared import BACKBONE, SharedGraph
 from s3router.formats.bundle import LAYOUTS
 from s3router.formats.subnetwork import Subnetwork
@@ -61,6 +62,9 @@ class Standalone:
         names = [f"{code}/{file.name}" for file in files]
         return names, f"{code}/tokens.txt"
 
+    def finish(self) -> None:
+        """Do nothing: no file belongs to all languages."""
+
 
 class Shared:
     """All languages share one file of weights.
@@ -80,6 +84,7 @@ class Shared:
         self._graph = SharedGraph(
             plain_model(load_encoder(source), first), folder
         )
+        self._runner = RunnerWriter(self._graph)
 
     def write(
         self,
@@ -93,7 +98,18 @@ class Shared:
         self._graph.write(
             self._folder / name, subnetwork.masks, model.head, metadata
         )
+        self._runner.add(code, self._folder / name)
         return [name, BACKBONE], f"{code}.tokens.txt"
+
+    def finish(self) -> str | None:
+        """Write what mode "switch" runs, after the last language.
+
+        Returns
+        -------
+        str or None
+            Its name in the bundle.
+        """
+        return self._runner.write(self._folder)
 
 
 def open_layout(
@@ -115,7 +131,7 @@ def open_layout(
     Returns
     -------
     Standalone or Shared
-        With `write`.
+        With `write` and `finish`.
     """
     if layout == "shared":
         return Shared(folder, source, first)

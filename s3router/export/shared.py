@@ -55,6 +55,10 @@ class SharedGraph:
         self._move_out(graph)
         self._proto = self._ir.to_proto(graph)
 
+    def model(self) -> Any:
+        """Return a copy of the graph, onnx_ir.Model, to be changed."""
+        return self._ir.from_proto(self._proto)
+
     def write(
         self,
         path: str | os.PathLike,
@@ -80,7 +84,7 @@ class SharedGraph:
         MismatchError
             If a masked layer has no weight of its own in the graph.
         """
-        model = self._ir.from_proto(self._proto)
+        model = self.model()
         model.metadata_props.update(metadata)
         self._put_head(model.graph, head)
         nodes = []
