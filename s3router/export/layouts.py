@@ -15,6 +15,7 @@ from s3router.export.compact import compact
 from s3router.export.cuts import find_cuts
 from s3router.export.fold import FoldedModel, plain_model
 from s3router.export.graph import export_graph
+from s3router.export.runner import RunnerWriter
 from s3router.export.shared import BACKBONE, SharedGraph
 from s3router.formats.bundle import LAYOUTS
 from s3router.formats.subnetwork import Subnetwork
@@ -67,6 +68,9 @@ class Standalone:
         names = [f"{code}/{file.name}" for file in files]
         return names, f"{code}/tokens.txt"
 
+    def finish(self) -> None:
+        """Do nothing: no file belongs to all languages."""
+
 
 class Shared:
     """All languages share one file of weights.
@@ -84,6 +88,7 @@ class Shared:
     def __init__(self, folder: Path, source: str, first: Subnetwork) -> None:
         self._folder, self._source, self._first = folder, source, first
         self._graph = SharedGraph(self._plain(), folder)
+        self._runner = RunnerWriter(self._graph)
 
     def _plain(self) -> FoldedModel:
         return plain_model(load_encoder(self._source), self._first)
@@ -103,7 +108,19 @@ class Shared:
         self._graph.write(
             self._folder / name, masks, model.head, metadata, graph
         )
+        if not cuts:
+            self._runner.add(code, self._folder / name)
         return [name, BACKBONE], f"{code}.tokens.txt"
+
+    def finish(self) -> str | None:
+        """Write what mode "switch" runs, after the last language.
+
+        Returns
+        -------
+        str or None
+            Its name in the bundle.
+        """
+        return self._runner.write(self._folder)
 
 
 def open_layout(
@@ -125,7 +142,7 @@ def open_layout(
     Returns
     -------
     Standalone or Shared
-        With `write`.
+        With `write` and `finish`.
     """
     if layout == "shared":
         return Shared(folder, source, first)

@@ -74,12 +74,16 @@ class SharedGraph:
             See `s3router.export.gathered`.
         """
         if self._gathered is None:
-            graph = self._ir.from_proto(self._proto).graph
+            graph = self.model().graph
             for value in graph.initializers.values():
                 if isinstance(value.const_value, self._ir.ExternalTensor):
                     value.const_value.base_dir = self.folder
             self._gathered = GatheredGraphs(graph.initializers.values())
         return self._gathered.graph(model, cuts)
+
+    def model(self) -> Any:
+        """Return a copy of the graph, onnx_ir.Model, to be changed."""
+        return self._ir.from_proto(self._proto)
 
     def write(
         self,
@@ -110,7 +114,7 @@ class SharedGraph:
         MismatchError
             If a masked layer has no weight of its own in the graph.
         """
-        model = graph or self._ir.from_proto(self._proto)
+        model = graph or self.model()
         model.metadata_props.update(metadata)
         self._put_head(model.graph, head)
         nodes = []

@@ -6,6 +6,7 @@
     <language>.onnx          layout "shared": a graph with mask and head
     <language>.tokens.txt
     backbone.bin             its weights, which all languages name
+    runner.onnx              takes masked weights as inputs, for mode "switch"
 
 Read by export and by the runtime, so it needs numpy-free Python only. Every
 file is listed once, with its size and hash; a language names the files that
@@ -65,6 +66,9 @@ class Bundle:
         Package name to version.
     parity : dict
         Language to what its verification measured.
+    runner : str, optional
+        Path of the graph of mode "switch", which takes masked weights as
+        inputs.
     folder : Path, optional
         Where the bundle lies; not written.
 
@@ -86,6 +90,7 @@ class Bundle:
     precision: str = "fp32"
     created_by: dict[str, str] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    runner: str | None = None
     folder: Path | None = None
 
     @classmethod
@@ -164,6 +169,7 @@ class Bundle:
         """
         folder = Path(folder)
         names = {name for e in self.languages.values() for name in e.files}
+        names |= {self.runner} - {None}
         measured = set(measured)
         self.files = {
             name: self.files[name]
@@ -270,6 +276,11 @@ class Bundle:
                         f"{path}: language {code} names the file {name!r}, "
                         f"which the list of files lacks"
                     )
+        if self.runner is not None and self.runner not in self.files:
+            raise FormatError(
+                f"{path} names the file {self.runner!r}, which the list of "
+                "files lacks"
+            )
         for name in self.files:
             _check_inside(path, name)
 

@@ -8,9 +8,11 @@ Needs numpy, onnxruntime and soundfile; never torch.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from s3router.runtime.audio import normalize, read_audio, to_mono
 from s3router.runtime.decode import collapse, join_tokens
 from s3router.runtime.segments import find_segments, kept_frames
 from s3router.runtime.session import MODES, Session, open_session
+from s3router.runtime.switch import SwitchSession
+from s3router.runtime.turns import Turns
 
 Audio = str | os.PathLike | np.ndarray | tuple[np.ndarray, int]
 
@@ -69,7 +73,7 @@ class _Active:
     language: str
     entry: BundleLanguage
     symbols: list[str]
-    session: Session
+    session: Session | SwitchSession
 
 
 class Recognizer:
@@ -91,7 +95,8 @@ class Recognizer:
         Longer recordings are cut at quiet places into pieces of at most this
         many seconds.
     mode : str
-        How weights are held: "fold", for speed, or "lean", for memory, see
+        How weights are held: "fold", for speed, "lean", for memory, or
+        "switch", for fast changes of the language, see
         `s3router.runtime.session.open_session`.
 
     Raises
@@ -127,7 +132,17 @@ class Recognizer:
         self._verified: set[str] = set()
         self._providers = providers
         self._threads = threads
-        self._active = self._open(self.bundle.language(language))
+        self._turns = Turns()
+        self._changing = Lock()
+        self._resident: SwitchSession | None = None
+        code = self.bundle.language(language)
+        if mode == "switch":
+            if self.bundle.runner:
+                self._verify([self.bundle.runner])
+            self._resident = SwitchSession(self.bundle, providers, threads)
+            self._load(code)
+        else:
+            self._active = self._open(code)
 
     @property
     def languages(self) -> list[str]:
@@ -145,7 +160,7 @@ class Recognizer:
         return self._active.session.provider
 
     @property
-    def session(self) -> Session:
+    def session(self) -> Session | SwitchSession:
         """Return the open graph of the language in use."""
         return self._active.session
 
@@ -170,8 +185,13 @@ class Recognizer:
             If its files are altered; the old language stays.
         """
         code = self.bundle.language(language)
-        if code != self._active.language:
-            self._active = self._open(code)
+        with self._changing:
+            if code == self._active.language:
+                return
+            if self._resident:
+                self._load(code)
+            else:
+                self._active = self._open(code)
 
     def transcribe(self, audio: Audio) -> Transcript:
         """Recognise a recording.
@@ -195,9 +215,9 @@ class Recognizer:
             If it cannot be read, or is too short for one frame.
         """
         start = time.perf_counter()
-        active = self._active
         samples = self._samples(audio)
-        frame_ids = self._frame_ids(active, samples)
+        with self._reading() as active:
+            frame_ids = self._frame_ids(active, samples)
         entry = active.entry
         text = join_tokens(
             collapse(frame_ids, entry.blank),
@@ -227,7 +247,9 @@ class Recognizer:
         np.ndarray
             (frames, tokens) float32.
         """
-        return self._run(self._active, self._samples(audio))
+        samples = self._samples(audio)
+        with self._reading() as active:
+            return self._run(active, samples)
 
     def _samples(self, audio: Audio) -> np.ndarray:
         """Return mono audio at the bundle's rate, long enough for a frame."""
@@ -266,23 +288,58 @@ class Recognizer:
             samples = normalize(samples)
         return active.session.run(samples[None])[0]
 
+    @contextmanager
+    def _reading(self) -> Iterator[_Active]:
+        """Yield the language in use, which stays so meanwhile.
+
+        Only mode "switch" has to hold off a switch for that.
+        """
+        if self._resident is None:
+            yield self._active
+            return
+        with self._turns.together():
+            yield self._active
+
     def _open(self, code: str) -> _Active:
         """Check the files of a language and open them."""
-        entry = self.bundle.languages[code]
-        # What languages share is not hashed again with each of them.
-        self.bundle.verify(set(entry.files) - self._verified)
-        self._verified.update(entry.files)
-        symbols = load_tokens(self.bundle.path(entry.tokens))
+        entry, symbols = self._checked(code)
         session = open_session(
             self.bundle.path(entry.model),
             self._providers,
             self._threads,
             self.mode,
         )
-        vocabulary = session.ort.get_outputs()[0].shape[-1]
-        if vocabulary != len(symbols):
-            raise FormatError(
-                f"{Path(entry.tokens)} of the bundle has {len(symbols)} "
-                f"tokens, its graph {vocabulary}"
-            )
+        _check_vocabulary(entry, symbols, session.vocabulary)
         return _Active(code, entry, symbols, session)
+
+    def _load(self, code: str) -> None:
+        """Check the files of a language and put it in the place of another."""
+        entry, symbols = self._checked(code)
+        parts = self._resident.read(code)
+        _check_vocabulary(entry, symbols, parts.vocabulary)
+        active = _Active(code, entry, symbols, self._resident)
+        with self._turns.alone():
+            self._resident.load(parts)
+            self._active = active
+
+    def _checked(self, code: str) -> tuple[BundleLanguage, list[str]]:
+        """Return what a language is and its symbols; its files are whole."""
+        entry = self.bundle.languages[code]
+        self._verify(entry.files)
+        return entry, load_tokens(self.bundle.path(entry.tokens))
+
+    def _verify(self, names: Iterable[str]) -> None:
+        """Hash files, once each: languages share some."""
+        self.bundle.verify(set(names) - self._verified)
+        self._verified.update(names)
+
+
+def _check_vocabulary(
+    entry: BundleLanguage, symbols: list[str], vocabulary: int | None
+) -> None:
+    """Raise FormatError if a graph has not as many tokens as symbols."""
+    if vocabulary not in (None, len(symbols)):
+        raise FormatError(
+            f"{Path(entry.tokens)} of the bundle has {len(symbols)} "
+            f"tokens, its graph {vocabulary}"
+        )

@@ -28,7 +28,7 @@ INPUT = "input_values"
 OUTPUT = "logits"
 
 #: How weights are held, see `open_session`.
-MODES = ("fold", "lean")
+MODES = ("fold", "lean", "switch")
 _LEAN = {
     # In bytes; what is smaller, as shapes, is folded all the same.
     "optimization.constant_folding_max_output_size_in_bytes": str(1 << 16),
@@ -75,6 +75,11 @@ class Session:
         return self.ort.run([OUTPUT], {INPUT: input_values})[0]
 
     @property
+    def vocabulary(self) -> int:
+        """Return how many tokens the logits are for."""
+        return self.ort.get_outputs()[0].shape[-1]
+
+    @property
     def metadata(self) -> dict[str, str]:
         """Return what export wrote into the graph."""
         return dict(self.ort.get_modelmeta().custom_metadata_map)
@@ -102,7 +107,8 @@ def open_session(
         "fold": weights are masked and arranged for speed once, at loading,
         in memory of this session alone. "lean": they stay in their file,
         which is mapped and which all sessions share, and are masked anew in
-        each run.
+        each run. "switch": those that are masked are inputs, see
+        `s3router.runtime.switch`.
 
     Returns
     -------
@@ -148,7 +154,7 @@ def open_session(
                 f"onnxruntime cannot open {path}: {_one_line(error)}"
             ) from error
     _give_back_memory()
-    _check_signature(session, path)
+    _check_signature(session, path, mode)
     provider = session.get_providers()[0]
     if providers is not None and provider not in wanted:
         raise SettingError(
@@ -205,10 +211,13 @@ def _give_back_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _check_signature(session: Any, path: Path) -> None:
+def _check_signature(session: Any, path: Path, mode: str) -> None:
     """Raise FormatError if a graph has other inputs or outputs than ours."""
     inputs = [x.name for x in session.get_inputs()]
     outputs = [x.name for x in session.get_outputs()]
+    if mode == "switch":
+        # What follows are weights.
+        inputs = inputs[:1]
     if inputs != [INPUT] or outputs != [OUTPUT]:
         raise FormatError(
             f"{path} is no graph of s3router: it maps {inputs} to {outputs}, "

@@ -21,6 +21,7 @@ from s3router.errors import (
 from s3router.export.bundle import check_bundle, make_bundle
 from s3router.export.fold import fold
 from s3router.export.probes import probe_signal
+from s3router.export.runner import RUNNER
 from s3router.export.shared import BACKBONE, BITS, pack, unpacking_table
 from s3router.formats.bundle import Bundle
 from s3router.formats.describe import describe
@@ -54,7 +55,8 @@ def test_masked_subnetworks_share_a_backbone_unless_told_otherwise(shared):
     assert sorted(path.name for path in folder.iterdir()) == [
         BACKBONE,
         *("es.onnx", "es.tokens.txt", "manifest.json"),
-        *("ru.onnx", "ru.tokens.txt", "zh-CN.onnx", "zh-CN.tokens.txt"),
+        *("ru.onnx", "ru.tokens.txt", RUNNER),
+        *("zh-CN.onnx", "zh-CN.tokens.txt"),
     ]
     for code, entry in Bundle.load(folder).languages.items():
         own = sum((folder / f).stat().st_size for f in entry.files[::2])
@@ -100,7 +102,7 @@ def test_the_backbone_has_the_weights_of_the_encoder(shared, encoder_folder):
     assert len(set(offsets)) == len(offsets) > 20
 
 
-@pytest.mark.parametrize("mode", ["fold", "lean"])
+@pytest.mark.parametrize("mode", ["fold", "lean", "switch"])
 def test_every_language_reads_as_torch_does(shared, masked, mode):
     recognizer = Recognizer(shared[0], "zh-CN", "cpu", mode=mode)
     for path in [*masked, masked[0]]:
