@@ -41,6 +41,8 @@ from s3router.data.dataset import speech_dataset
 from s3router.data.languages import is_spaceless, selection_unit
 from s3router.data.tokens import Tokens
 from s3router.errors import exit_on_error
+from s3router.masks.apply import apply_masks
+from s3router.masks.front_end import front_end_masks
 from s3router.methods.base import trainable_count
 from s3router.models.ctc_model import CTCModel
 from s3router.models.heads import CTCHead
@@ -114,6 +116,9 @@ def run_stage(
     tokens = build_tokens(csvs["train"], hparams)
 
     encoder = hparams["ssl_encoder"]
+    # Before anything is computed, or kept, with the front end.
+    front_end = front_end_masks(encoder.model, hparams["front_end_sparsity"])
+    apply_masks(encoder.model, front_end)
     head = CTCHead(
         encoder.hidden_size, len(tokens.symbols), hparams["head_dropout"]
     )
@@ -156,9 +161,12 @@ def run_stage(
         "unit": brain.unit,
         "spaceless": brain.spaceless,
         "head": {"type": "ctc", "layer": "last"},
+        "front_end_sparsity": hparams["front_end_sparsity"],
     }
     trained = trainable_count(brain.parameter_groups())
-    run_on_main(save_subnetwork, args=[brain, tokens, identity, hparams])
+    run_on_main(
+        save_subnetwork, args=[brain, tokens, identity, hparams, front_end]
+    )
     run_on_main(report_run, args=[brain, hparams, csvs, trained])
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from s3router.brains.ctc import CTCBrain
 from s3router.data.manifest import read_manifest
 from s3router.data.tokens import Tokens
@@ -14,7 +16,11 @@ from s3router.methods.subnetwork import collect_subnetwork
 
 
 def save_subnetwork(
-    brain: CTCBrain, tokens: Tokens, identity: dict, hparams: Mapping
+    brain: CTCBrain,
+    tokens: Tokens,
+    identity: dict,
+    hparams: Mapping,
+    front_end: Mapping[str, np.ndarray],
 ) -> None:
     """Save the subnetwork of the brain's present state, checked on disk.
 
@@ -28,6 +34,8 @@ def save_subnetwork(
         Language, task, encoder, fingerprint and alike.
     hparams : mapping
         With `subnetwork_folder`.
+    front_end : mapping of str to numpy.ndarray
+        Masks of the front end, which no method trains.
     """
     subnetwork = collect_subnetwork(
         brain.method,
@@ -36,6 +44,7 @@ def save_subnetwork(
         identity,
         tokens.tokenizer_model,
     )
+    subnetwork.masks.update(front_end)
     subnetwork.save(hparams["subnetwork_folder"])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from s3router.errors import SettingError
+from s3router.masks.front_end import has_norm_per_channel
 from s3router.masks.targets import Block, find_blocks
 
 _BEFORE = ("q", "k", "v")
@@ -238,26 +239,6 @@ def _cut_front_end(
             norm = [f"{name}.layer_norm"] * hasattr(layer, "layer_norm")
             before = [f"{name}.conv", *norm]
             _cut(cuts, model, f"{name}.channels", channels, before, after)
-
-
-def has_norm_per_channel(layer: nn.Module) -> bool:
-    """Return whether a conv layer's channels do not see each other.
-
-    Arguments
-    ---------
-    layer : torch.nn.Module
-        Of the front end, with `conv` and perhaps `layer_norm`.
-
-    Returns
-    -------
-    bool
-        False for a layer norm: its mean and variance run over the channels,
-        so that without some of them all others would change.
-    """
-    norm = getattr(layer, "layer_norm", None)
-    if isinstance(norm, nn.GroupNorm):
-        return norm.num_groups == norm.num_channels
-    return norm is None
 
 
 def _rows(mask: np.ndarray | None, axis: int, groups: int) -> np.ndarray:

@@ -84,7 +84,7 @@ class CutWavLMAttention(FusedWavLMAttention):
         attention_mask: Tensor | None = None,
         position_bias: Tensor | None = None,
         index: int = 0,
-        **_: object,
+        **kwargs: object,
     ) -> tuple[Tensor, None, Tensor]:
         """Attend with the heads that are left.
 
@@ -98,6 +98,8 @@ class CutWavLMAttention(FusedWavLMAttention):
             From the first block; made here if not given.
         index : int
             Of the block; the parent takes it, too.
+        **kwargs : object
+            Of transformers; not used.
 
         Returns
         -------

@@ -10,8 +10,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
+from s3router.export.fold import fold
 from s3router.formats.subnetwork import Subnetwork
+from s3router.masks.front_end import front_end_masks
+from s3router.models.encoder import load_encoder
+from s3router.runtime.audio import read_audio
+from s3router.runtime.decode import greedy_ctc, join_tokens
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +212,33 @@ def test_a_search_leaves_test_alone_and_is_finished_later(recipe, tmp_path):
     for key in ("training_seconds", "seconds_per_batch", "optimizer_steps"):
         assert second["extra"][key] == first["extra"][key] > 0
     assert second["extra"]["peak_memory_bytes"] > 1e8
+
+
+def test_front_end_loses_its_least_channels(recipe, small_encoder, tmp_path):
+    """What is cached, trained and tested with is what is saved."""
+    done = recipe.run(
+        tmp_path,
+        "--method=head_only",
+        "--front_end_sparsity=0.5",
+        "--cache_front_end=True",
+        "--head_warmup_steps=100",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    subnetwork = Subnetwork.load(tmp_path / "subnetwork")
+    assert subnetwork.config["front_end_sparsity"] == 0.5
+    model = load_encoder(str(small_encoder)).model
+    expected = front_end_masks(model, 0.5)
+    assert list(subnetwork.masks) == sorted(expected)
+    for name, mask in expected.items():
+        assert np.array_equal(mask, subnetwork.masks[name])
+    folded = fold(load_encoder(str(small_encoder)), subnetwork)
+    rows = json.loads((tmp_path / "transcripts.json").read_text())
+    texts = set()
+    for row in rows:
+        clip = torch.from_numpy(read_audio(row["wav"]))
+        (logits,) = folded.padded([clip])
+        ids = greedy_ctc(logits.numpy(), 0)
+        text = join_tokens(ids, subnetwork.tokens, (0, 1))
+        assert text.replace(" ", "") == row["hypothesis"].replace(" ", "")
+        texts.add(text)
+    assert len(texts) > 1
