@@ -7,11 +7,13 @@ A layout is made with the folder, and writes one language after the other.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from s3router.errors import SettingError, one_of
 from s3router.export.fold import FoldedModel, plain_model
 from s3router.export.graph import export_graph
+from s3router.export.precision import choose_types, lower_graph
 from s3router.export.shared import BACKBONE, SharedGraph
 from s3router.formats.bundle import LAYOUTS
 from s3router.formats.subnetwork import Subnetwork
@@ -25,10 +27,13 @@ class Standalone:
     ---------
     folder : pathlib.Path
         The bundle.
+    precision : str
+        How weights are stored, see `s3router.export.precision`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str = "fp32") -> None:
         self._folder = folder
+        self._precision = precision
 
     def write(
         self,
@@ -57,7 +62,9 @@ class Standalone:
         """
         (self._folder / code).mkdir()
         path = self._folder / code / "model.onnx"
-        files = export_graph(model, path, metadata)
+        types = choose_types(model.encoder.model, self._precision)
+        change = partial(lower_graph, types=types)
+        files = export_graph(model, path, metadata, change)
         names = [f"{code}/{file.name}" for file in files]
         return names, f"{code}/tokens.txt"
 
@@ -73,12 +80,22 @@ class Shared:
         Where the encoder is.
     first : Subnetwork
         Any of those that will be written.
+    precision : str
+        As for `Standalone`.
     """
 
-    def __init__(self, folder: Path, source: str, first: Subnetwork) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        first: Subnetwork,
+        precision: str = "fp32",
+    ) -> None:
         self._folder = folder
+        model = plain_model(load_encoder(source), first)
+        types = choose_types(model.encoder.model, precision)
         self._graph = SharedGraph(
-            plain_model(load_encoder(source), first), folder
+            model, folder, partial(lower_graph, types=types)
         )
 
     def write(
@@ -97,7 +114,11 @@ class Shared:
 
 
 def open_layout(
-    layout: str, folder: Path, source: str, first: Subnetwork
+    layout: str,
+    folder: Path,
+    source: str,
+    first: Subnetwork,
+    precision: str = "fp32",
 ) -> Standalone | Shared:
     """Return what writes the languages of a bundle.
 
@@ -111,6 +132,8 @@ def open_layout(
         Where the encoder is.
     first : Subnetwork
         Any of those that will be written.
+    precision : str
+        Of `PRECISIONS`.
 
     Returns
     -------
@@ -118,8 +141,8 @@ def open_layout(
         With `write`.
     """
     if layout == "shared":
-        return Shared(folder, source, first)
-    return Standalone(folder)
+        return Shared(folder, source, first, precision)
+    return Standalone(folder, precision)
 
 
 def choose_layout(

@@ -13,7 +13,7 @@ weights outside the folder of the graph.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from s3router.errors import MismatchError
 from s3router.export.fold import FoldedModel
 from s3router.export.graph import build_graph, onnx_ir, transposed_names
+from s3router.export.precision import unpacked
 from s3router.models.heads import CTCHead
 
 BACKBONE = "backbone.bin"
@@ -45,12 +46,21 @@ class SharedGraph:
         The encoder without masks, under any head.
     folder : str or path
         Where `backbone.bin` is written.
+    change : callable, optional
+        Is given the onnx_ir.Model, without masks, before it is written.
     """
 
-    def __init__(self, model: FoldedModel, folder: str | os.PathLike) -> None:
+    def __init__(
+        self,
+        model: FoldedModel,
+        folder: str | os.PathLike,
+        change: Callable[[Any], None] | None = None,
+    ) -> None:
         self._ir = onnx_ir()
         self.folder = Path(folder)
         graph = build_graph(model)
+        if change is not None:
+            change(graph)
         self._transposed = set(transposed_names(graph))
         self._move_out(graph)
         self._proto = self._ir.to_proto(graph)
@@ -88,6 +98,8 @@ class SharedGraph:
             nodes += self._mask(model.graph, owner, masks[owner])
         if nodes:
             model.graph.insert_before(model.graph[0], nodes)
+            # Masks apply after weights of half precision were cast.
+            model.graph.sort()
         self._ir.save(model, path)
 
     def _move_out(self, model: Any) -> None:
@@ -163,10 +175,12 @@ class SharedGraph:
             keep = node("Slice", keep, begin, end)
         name = "s3router.shape_" + "x".join(map(str, mask.shape))
         keep = node("Reshape", keep, constant(name, np.array(mask.shape)))
-        zero = constant("s3router.zero", np.zeros((), np.float32))
-        users = tuple(weight.uses())
-        masked = node("Where", keep, weight, zero)
-        masked.dtype, masked.shape = weight.dtype, weight.shape
+        plain = unpacked(weight)
+        kind = plain.dtype.numpy()
+        zero = constant(f"s3router.zero_{kind}", np.zeros((), kind))
+        users = tuple(plain.uses())
+        masked = node("Where", keep, plain, zero)
+        masked.dtype, masked.shape = plain.dtype, plain.shape
         for user, position in users:
             user.replace_input_with(position, masked)
         return nodes

@@ -33,7 +33,7 @@ from s3router.formats.language_codes import is_language_code, match_language
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LAYOUTS = ("standalone", "shared")
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass
@@ -60,11 +60,14 @@ class Bundle:
         "standalone": every language has all its weights in its own files.
         "shared": the weights lie in one file, the languages have masks.
     precision : str
-        "fp32".
+        How weights are stored: "fp32", "fp16" or "int8".
     created_by : dict
         Package name to version.
     parity : dict
         Language to what its verification measured.
+    change : dict
+        Language to how logits and text differ from those of the model in
+        fp32, and its error rates where there were transcripts.
     folder : Path, optional
         Where the bundle lies; not written.
 
@@ -86,6 +89,7 @@ class Bundle:
     precision: str = "fp32"
     created_by: dict[str, str] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    change: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
     @classmethod
