@@ -14,8 +14,9 @@ import numpy as np
 
 from s3router import __version__
 from s3router.errors import MismatchError, SettingError, one_of
-from s3router.export.cuts import find_cuts
-from s3router.export.fold import FoldedModel, fold
+from s3router.export.accuracy import measure_change
+from s3router.export.cuts import STRUCTURED
+from s3router.export.fold import FoldedModel
 from s3router.export.layouts import (
     Shared,
     Standalone,
@@ -23,9 +24,11 @@ from s3router.export.layouts import (
     open_layout,
 )
 from s3router.export.parity import TOLERANCE, ParityReport, check_language
+from s3router.export.precision import fold_and_round
 from s3router.export.probes import frame_hop, probe_signal
 from s3router.export.runner import check_runner
 from s3router.export.shared import BACKBONE
+from s3router.export.transcripts import read_transcripts
 from s3router.formats.bundle import (
     PRECISIONS,
     Bundle,
@@ -35,7 +38,7 @@ from s3router.formats.files import atomic_folder, sha256_file
 from s3router.formats.language_codes import is_language_code
 from s3router.formats.subnetwork import CONFIG, Subnetwork
 from s3router.formats.tokens_file import save_tokens
-from s3router.models.encoder import SSLEncoder, load_encoder
+from s3router.models.encoder import SSLEncoder
 from s3router.runtime.recognizer import Recognizer
 
 BLANK, UNKNOWN = "<blk>", "<unk>"
@@ -55,6 +58,7 @@ def make_bundle(
     wavs: Sequence[np.ndarray] = (),
     tolerance: float = TOLERANCE,
     log: Callable[[str], None] | None = None,
+    transcripts: Sequence[Path_] = (),
 ) -> dict[str, Any]:
     """Export subnetworks of one encoder into a bundle folder.
 
@@ -72,19 +76,23 @@ def make_bundle(
         "standalone": one graph with all its weights for each language. None:
         shared where no subnetwork has weights of its own.
     precision : str
-        "fp32".
+        How weights are stored: "fp32", "fp16" or "int8", see
+        `s3router.export.precision`.
     wavs : sequence of np.ndarray
         (samples,) float32 clips of real audio, to verify with as well.
     tolerance : float
         Largest difference of logits from torch that passes.
     log : callable, optional
-        Is told of progress, one line at a time.
+        Is told of progress and warnings, one line at a time.
+    transcripts : sequence of str or path
+        CSV files of clips and what is said in them, see
+        `s3router.export.transcripts`; error rates are reported with them.
 
     Returns
     -------
     dict
-        "layout", "bytes" and "seconds" of all, and "languages": code to its
-        own "bytes", "seconds", "sparsity" and "parity".
+        "layout", "precision", "bytes" and "seconds" of all, and "languages":
+        code to its own "bytes", "seconds", "sparsity", "parity" and "change".
 
     Raises
     ------
@@ -106,15 +114,17 @@ def make_bundle(
     first = next(iter(loaded.values()))[1]
     source = encoder or first.config["encoder"]
     layout = choose_layout(layout, {str(p): s for p, s in loaded.values()})
+    rate = first.config.get("sample_rate", 16000)
+    spoken = read_transcripts(transcripts, loaded, rate)
     with atomic_folder(output) as folder:
         bundle, report = Bundle({}, {}, layout=layout, precision=precision), {}
         bundle.created_by = _versions()
-        writer = open_layout(layout, folder, source, first)
+        writer = open_layout(layout, folder, source, first, precision)
         clip, heard = probe_signal(_SECOND, seed=0), {}
         for code, (path, subnetwork) in loaded.items():
             log(f"{code}: exporting {path}")
             began = time.perf_counter()
-            model = fold(load_encoder(source), subnetwork)
+            model, rounded = fold_and_round(bundle, source, subnetwork)
             _describe_encoder(bundle, model.encoder, source, subnetwork)
             entry = _write_language(
                 writer, folder, code, path, subnetwork, model
@@ -123,24 +133,29 @@ def make_bundle(
             bundle.save(folder, measured=bundle.files)
             recognizer = Recognizer(folder, code, "cpu")
             parity = check_language(
-                model, subnetwork, recognizer, wavs, tolerance
+                rounded, subnetwork, recognizer, wavs, tolerance
             )
             if _runs_on_runner(entry):
                 heard[code] = recognizer.logits(clip)
             bundle.parity[code] = parity.as_dict()
+            change = measure_change(model, recognizer, wavs, spoken[code])
+            bundle.change[code] = change.as_dict() if change else {}
             seconds = time.perf_counter() - began
-            report[code] = _report(bundle, entry, seconds, parity)
+            report[code] = _report(bundle, code, seconds, parity)
             log(
                 f"{code}: {report[code]['bytes'] / 1e6:.1f} MB, "
                 f"{parity.zeros} zeros, logits within "
                 f"{parity.max_error:.1e} of torch"
             )
+            if change and change.warning:
+                log(f"warning: {change.warning}")
         bundle.runner = writer.finish()
         bundle.save(folder, measured=bundle.files)
         if bundle.runner:
             check_runner(folder, heard, clip, _allowed(bundle, tolerance))
     return {
         "layout": layout,
+        "precision": precision,
         "bytes": sum(f["bytes"] for f in bundle.files.values()),
         "seconds": time.perf_counter() - start,
         "languages": report,
@@ -200,9 +215,11 @@ def check_bundle(
                 f"made from: its {CONFIG} differs; name the right one with "
                 f"--subnetworks"
             )
-        model = fold(load_encoder(source), subnetwork)
+        _, rounded = fold_and_round(bundle, source, subnetwork)
         recognizer = Recognizer(folder, code, providers)
-        parity = check_language(model, subnetwork, recognizer, wavs, tolerance)
+        parity = check_language(
+            rounded, subnetwork, recognizer, wavs, tolerance
+        )
         report[code] = parity.as_dict()
         if _runs_on_runner(entry):
             heard[code] = recognizer.logits(clip)
@@ -214,7 +231,7 @@ def check_bundle(
 
 def _runs_on_runner(entry: BundleLanguage) -> bool:
     """Return whether a language is a mask over weights of whole shape."""
-    return entry.details.get("form") != "structured"
+    return entry.details.get("form") != STRUCTURED
 
 
 def _allowed(bundle: Bundle, tolerance: float) -> dict[str, float]:
@@ -262,15 +279,17 @@ def _load(paths: Sequence[Path_]) -> dict[str, tuple[Path, Subnetwork]]:
 
 
 def _report(
-    bundle: Bundle, entry: BundleLanguage, seconds: float, parity: ParityReport
+    bundle: Bundle, code: str, seconds: float, parity: ParityReport
 ) -> dict[str, Any]:
     """Return what is told of a language; shared files are nobody's own."""
+    entry = bundle.languages[code]
     own = [name for name in entry.files if name != BACKBONE]
     return {
         "bytes": sum(bundle.files[name]["bytes"] for name in own),
         "seconds": seconds,
         "sparsity": entry.sparsity,
         "parity": parity.as_dict(),
+        "change": bundle.change[code],
     }
 
 
@@ -311,7 +330,7 @@ def _write_language(
         details={
             "subnetwork": str(path),
             "config_sha256": sha256_file(path / CONFIG),
-            **find_cuts(model.encoder.model, subnetwork.masks).describe(),
+            **writer.details,
             **{
                 key: config[key]
                 for key in ("targets", "scope", "pattern", "versions")

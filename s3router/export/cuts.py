@@ -16,6 +16,8 @@ from s3router.errors import SettingError
 from s3router.masks.front_end import has_norm_per_channel
 from s3router.masks.targets import Block, find_blocks
 
+#: What the manifest calls a language whose graph is smaller.
+STRUCTURED = "structured"
 _BEFORE = ("q", "k", "v")
 
 
@@ -137,7 +139,7 @@ class Cuts:
             "front_end_kept": self.front_end,
         }
         return {
-            "form": "structured",
+            "form": STRUCTURED,
             **{key: [len(k) for k in kept] for key, kept in counts.items()},
         }
 

@@ -6,7 +6,7 @@ is only the list of kept rows and columns, with
 
     indices -> Cast int32 -> Gather(weight, indices)
 
-in front of it, which onnxruntime carries out when it loads the graph. Weights
+(a weight of half precision is cast before it is gathered) in front of it, which onnxruntime carries out when it loads the graph. Weights
 are found in the backbone by their content: the exporter may have kept one of
 several equal ones.
 """
@@ -25,6 +25,7 @@ from s3router.export.graph import (
     onnx_ir,
     transposed_names,
 )
+from s3router.export.precision import cast_up
 
 #: Suffix of what a gather gives: the kept part of a weight.
 KEPT = ".kept"
@@ -47,6 +48,11 @@ class GatheredGraphs:
             content_key(tensor.numpy()): tensor
             for tensor in tensors
             if isinstance(tensor, external)
+        }
+        self._halves = {
+            tensor.name
+            for tensor in self._stored.values()
+            if tensor.dtype == self._ir.DataType.FLOAT16
         }
         self._made: dict[tuple, Any] = {}
 
@@ -105,13 +111,17 @@ class GatheredGraphs:
             axes = cuts.axes.get(name, {})
             if axes:
                 array = whole[name].T if name in turned else whole[name]
+            if name in self._halves:
+                array = array.astype(np.float16)
             tensor = self._stored.get(content_key(array))
             if tensor is None:
                 continue  # small, or the head's: it stays in the graph
             small = value.shape
             value.const_value = tensor
-            value.shape = tensor.shape
+            value.shape, value.dtype = tensor.shape, tensor.dtype
             users, kept = tuple(value.uses()), value
+            if name in self._halves:
+                kept = cast_up(graph, value)
             for axis, cut in axes.items():
                 axis = len(small) - 1 - axis if name in turned else axis
                 index = self._index(graph, first, cut, cuts, casts)
@@ -119,11 +129,12 @@ class GatheredGraphs:
                 shape = list(kept.shape)
                 shape[axis] = small[axis]
                 kept = self._put(node, graph, first, f"{name}{KEPT}.{axis}")
-                kept.shape, kept.dtype = self._ir.Shape(shape), value.dtype
+                kept.shape = self._ir.Shape(shape)
+                kept.dtype = kept.producer().inputs[0].dtype
             if axes:
                 kept.name = f"{name}{KEPT}"
-                for user, position in users:
-                    user.replace_input_with(position, kept)
+            for user, position in users:
+                user.replace_input_with(position, kept)
 
     def _index(
         self,
@@ -175,6 +186,8 @@ def read_gathered(graph: Any, name: str, value: np.ndarray) -> np.ndarray:
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
     casts = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Cast"}
+    for cast, source in casts.items():
+        name = cast if source == name else name
     for node in graph.node:
         # A gather's second input are indices; embeddings gather by others.
         index = (

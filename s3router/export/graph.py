@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def export_graph(
     model: FoldedModel,
     path: str | Path,
     metadata: Mapping[str, str] | None = None,
+    change: Callable[[Any], None] | None = None,
 ) -> list[Path]:
     """Write the ONNX graph of a folded model.
 
@@ -52,6 +53,8 @@ def export_graph(
         The file to write. Weights of 2 GB and more go to a file beside it.
     metadata : mapping of str to str, optional
         What else to write into the graph.
+    change : callable, optional
+        Is given the onnx_ir.Model before it is written.
 
     Returns
     -------
@@ -66,7 +69,10 @@ def export_graph(
     path = Path(path)
     ir_model = build_graph(model)
     ir_model.metadata_props.update(metadata or {})
-    size = sum(p.nbytes for p in model.parameters())
+    if change is not None:
+        change(ir_model)
+    stored = ir_model.graph.initializers.values()
+    size = sum(value.const_value.nbytes for value in stored)
     external = [f"{path.name}.data"] * (size >= EMBED_BELOW)
     onnx_ir().save(ir_model, path, external_data=(external or [None])[0])
     return [path, *(path.with_name(name) for name in external)]

@@ -8,13 +8,17 @@ A layout is made with the folder, and writes one language after the other.
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from s3router.errors import SettingError, one_of
 from s3router.export.compact import compact
-from s3router.export.cuts import find_cuts
+from s3router.export.cuts import Cuts, find_cuts
 from s3router.export.fold import FoldedModel, plain_model
 from s3router.export.graph import export_graph
+from s3router.export.precision import choose_types, lower_graph
 from s3router.export.runner import RunnerWriter
 from s3router.export.shared import BACKBONE, SharedGraph
 from s3router.formats.bundle import LAYOUTS
@@ -29,10 +33,13 @@ class Standalone:
     ---------
     folder : pathlib.Path
         The bundle.
+    precision : str
+        How weights are stored, see `s3router.export.precision`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str = "fp32") -> None:
         self._folder = folder
+        self._precision = precision
 
     def write(
         self,
@@ -61,10 +68,14 @@ class Standalone:
         """
         (self._folder / code).mkdir()
         path = self._folder / code / "model.onnx"
-        if cuts := find_cuts(model.encoder.model, subnetwork.masks):
+        types = choose_types(model.encoder.model, self._precision)
+        cuts = find_cuts(model.encoder.model, subnetwork.masks)
+        self.details = cuts.describe()
+        if cuts:
             # A copy: the whole model is what the graph is verified against.
             model = compact(copy.deepcopy(model), cuts)
-        files = export_graph(model, path, metadata)
+        change = partial(lower_graph, types=types)
+        files = export_graph(model, path, metadata, change)
         names = [f"{code}/{file.name}" for file in files]
         return names, f"{code}/tokens.txt"
 
@@ -83,11 +94,24 @@ class Shared:
         Where the encoder is.
     first : Subnetwork
         Any of those that will be written.
+    precision : str
+        As for `Standalone`.
     """
 
-    def __init__(self, folder: Path, source: str, first: Subnetwork) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        first: Subnetwork,
+        precision: str = "fp32",
+    ) -> None:
         self._folder, self._source, self._first = folder, source, first
-        self._graph = SharedGraph(self._plain(), folder)
+        self._precision = precision
+        model = self._plain()
+        types = choose_types(model.encoder.model, precision)
+        self._graph = SharedGraph(
+            model, folder, partial(lower_graph, types=types)
+        )
         self._runner = RunnerWriter(self._graph)
 
     def _plain(self) -> FoldedModel:
@@ -102,15 +126,30 @@ class Shared:
     ) -> tuple[list[str], str]:
         """Write the graph of a language, as `Standalone.write`."""
         name, masks, graph = f"{code}.onnx", subnetwork.masks, None
-        if cuts := find_cuts(model.encoder.model, masks):
+        cuts = self._cuts(model, masks)
+        self.details = cuts.describe()
+        if cuts:
             graph = self._graph.gathered(self._plain(), cuts)
             masks = cuts.rest(masks)
         self._graph.write(
             self._folder / name, masks, model.head, metadata, graph
         )
-        if not cuts:
+        # The buffer that mode switch masks is of float32.
+        if not cuts and self._precision == "fp32":
             self._runner.add(code, self._folder / name)
         return [name, BACKBONE], f"{code}.tokens.txt"
+
+    def _cuts(
+        self, model: FoldedModel, masks: Mapping[str, np.ndarray]
+    ) -> Cuts:
+        """Return what is left out of the graph of a language.
+
+        Nothing of shared bytes: their scales are those of whole channels, and
+        products take them as they lie in the file.
+        """
+        if self._precision == "int8":
+            return Cuts()
+        return find_cuts(model.encoder.model, masks)
 
     def finish(self) -> str | None:
         """Write what mode "switch" runs, after the last language.
@@ -124,7 +163,11 @@ class Shared:
 
 
 def open_layout(
-    layout: str, folder: Path, source: str, first: Subnetwork
+    layout: str,
+    folder: Path,
+    source: str,
+    first: Subnetwork,
+    precision: str = "fp32",
 ) -> Standalone | Shared:
     """Return what writes the languages of a bundle.
 
@@ -138,6 +181,8 @@ def open_layout(
         Where the encoder is.
     first : Subnetwork
         Any of those that will be written.
+    precision : str
+        Of `PRECISIONS`.
 
     Returns
     -------
@@ -145,8 +190,8 @@ def open_layout(
         With `write` and `finish`.
     """
     if layout == "shared":
-        return Shared(folder, source, first)
-    return Standalone(folder)
+        return Shared(folder, source, first, precision)
+    return Standalone(folder, precision)
 
 
 def choose_layout(

@@ -13,7 +13,7 @@ weights outside the folder of the graph.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from s3router.export.cuts import Cuts
 from s3router.export.fold import FoldedModel
 from s3router.export.gathered import KEPT, GatheredGraphs
 from s3router.export.graph import build_graph, onnx_ir, transposed_names
+from s3router.export.precision import CAST
 from s3router.models.heads import CTCHead
 
 BACKBONE = "backbone.bin"
@@ -47,12 +48,21 @@ class SharedGraph:
         The encoder without masks, under any head.
     folder : str or path
         Where `backbone.bin` is written.
+    change : callable, optional
+        Is given the onnx_ir.Model, without masks, before it is written.
     """
 
-    def __init__(self, model: FoldedModel, folder: str | os.PathLike) -> None:
+    def __init__(
+        self,
+        model: FoldedModel,
+        folder: str | os.PathLike,
+        change: Callable[[Any], None] | None = None,
+    ) -> None:
         self._ir = onnx_ir()
         self.folder = Path(folder)
         graph = build_graph(model)
+        if change is not None:
+            change(graph)
         self._transposed = set(transposed_names(graph))
         self._move_out(graph)
         self._proto = self._ir.to_proto(graph)
@@ -122,8 +132,8 @@ class SharedGraph:
             nodes += self._mask(model.graph, owner, masks[owner])
         if nodes:
             model.graph.insert_before(model.graph[0], nodes)
-        if graph is not None:
-            model.graph.sort()  # weights are gathered before they are masked
+        # Weights are cast and gathered before they are masked.
+        model.graph.sort()
         self._ir.save(model, path)
 
     def _move_out(self, model: Any) -> None:
@@ -199,7 +209,8 @@ class SharedGraph:
             keep = node("Slice", keep, begin, end)
         name = "s3router.shape_" + "x".join(map(str, mask.shape))
         keep = node("Reshape", keep, constant(name, np.array(mask.shape)))
-        zero = constant("s3router.zero", np.zeros((), np.float32))
+        kind = weight.dtype.numpy()
+        zero = constant(f"s3router.zero_{kind}", np.zeros((), kind))
         users = tuple(weight.uses())
         masked = node("Where", keep, weight, zero)
         masked.dtype, masked.shape = weight.dtype, weight.shape
@@ -222,18 +233,19 @@ class SharedGraph:
 
 
 def _weight(graph: Any, name: str) -> Any:
-    """Return a weight, or what is gathered from it."""
-    stored = graph.initializers.get(name)
-    while stored is not None and stored.name != f"{name}{KEPT}":
-        following = [
-            node.outputs[0]
-            for node in stored.consumers()
-            if node.outputs[0].name.startswith(f"{name}{KEPT}")
-        ]
+    """Return a weight as it is before any mask: cast, and gathered.
+
+    onnxruntime would leave a mask on half precision to every run.
+    """
+    value = graph.initializers.get(name)
+    made = (f"{name}{CAST}", f"{name}{KEPT}")
+    while value is not None:
+        outputs = [node.outputs[0] for node in value.consumers()]
+        following = [out for out in outputs if out.name.startswith(made)]
         if not following:
             break
-        (stored,) = following
-    return stored
+        (value,) = following
+    return value
 
 
 def pack(mask: np.ndarray) -> np.ndarray:

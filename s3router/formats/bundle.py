@@ -34,7 +34,7 @@ from s3router.formats.language_codes import is_language_code, match_language
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LAYOUTS = ("standalone", "shared")
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Bundle:
         "standalone": every language has all its weights in its own files.
         "shared": the weights lie in one file, the languages have masks.
     precision : str
-        "fp32".
+        How weights are stored: "fp32", "fp16" or "int8".
     created_by : dict
         Package name to version.
     parity : dict
@@ -69,6 +69,9 @@ class Bundle:
     runner : str, optional
         Path of the graph of mode "switch", which takes masked weights as
         inputs.
+    change : dict
+        Language to how logits and text differ from those of the model in
+        fp32, and its error rates where there were transcripts.
     folder : Path, optional
         Where the bundle lies; not written.
 
@@ -91,6 +94,7 @@ class Bundle:
     created_by: dict[str, str] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     runner: str | None = None
+    change: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
     @classmethod

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "models": BASE | {"masks"},
     "methods": BASE | {"masks", "models"},
     "evaluation": BASE | {"runtime"},
-    "export": BASE | {"masks", "models", "runtime"},
+    "export": BASE | {"masks", "models", "runtime", "data", "evaluation"},
     "brains": BASE
     | {"masks", "methods", "data", "models", "evaluation", "export"},
 }

@@ -190,7 +190,7 @@ def test_check_with_another_subnetwork(exported, tmp_path, encoder_folder):
 def test_a_bundle_that_fails_is_not_written(
     tmp_path, subnetwork_folders, exported, monkeypatch
 ):
-    def export_as_before(model, path, metadata):
+    def export_as_before(model, path, metadata, change):
         shutil.copy(exported[0] / "zh-CN" / "model.onnx", path)
         return [path]
 

@@ -1,0 +1,143 @@
+"""Linear layers in eight bits: weights beforehand, activations as they come.
+
+A weight is a signed byte times a scale of its output channel; zero stays zero,
+so that masks apply to the bytes. Activations are quantised in each run, by the
+range that they have then. onnxruntime makes one operator of what stands here:
+
+    DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul
+
+`quantize_dynamic` of onnxruntime does this to a file, under names of its own
+and with a zero point for each channel; here names must last, and a graph that
+shares its weights has no such file. It changes the graph in memory only.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from s3router.errors import MismatchError
+from s3router.export.graph import onnx_ir
+
+#: Largest quantised weight.
+LEVELS = 127
+#: Suffix of the initialiser that has the scales of a weight.
+SCALE = "_scale"
+
+
+def quantize(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a weight as bytes and scales.
+
+    Arguments
+    ---------
+    weight : numpy.ndarray
+        float32, two dimensions.
+    axis : int
+        Which of them counts output channels.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        int8 of the weight's shape, and float32 `(channels,)`: their product
+        is the weight, within half a scale.
+
+    Example
+    -------
+    >>> quantize(np.array([[0.0, -2.54], [127.0, 1.0]], np.float32), 0)[0]
+    array([[   0, -127],
+           [ 127,    1]], dtype=int8)
+    """
+    scale = np.abs(weight).max(axis=1 - axis) / np.float32(LEVELS)
+    # A channel of zeros has no range; any scale will do.
+    scale = np.where(scale > 0, scale, np.float32(1))
+    levels = np.rint(weight / np.expand_dims(scale, 1 - axis))
+    return levels.astype(np.int8), scale
+
+
+def put_int8(model: Any, names: list[str], transposed: set[str]) -> None:
+    """Make products with some weights products of integers.
+
+    Arguments
+    ---------
+    model : onnx_ir.Model
+        Of `build_graph`, changed in place. A weight keeps its name, and its
+        scales stand beside it, under its name and `SCALE`.
+    names : list of str
+        Of weights of linear layers.
+    transposed : set of str
+        Which of all weights lie `(in, out)`.
+
+    Raises
+    ------
+    MismatchError
+        If the graph uses a weight for something else than a product.
+    """
+    graph, scales, quantized = model.graph, {}, {}
+    # Of equal weights the graph has one, under one of their names.
+    for name in filter(graph.initializers.get, names):
+        value = graph.initializers[name]
+        if name not in transposed or any(
+            node.op_type != "MatMul" or place != 1
+            for node, place in value.uses()
+        ):
+            raise MismatchError(
+                f"the graph does not use {name} as the weight of a linear "
+                f"layer: export with precision fp16"
+            )
+        levels, scale = quantize(value.const_value.numpy(), axis=1)
+        set_constant(value, levels)
+        scales[name] = onnx_ir().Value(name=f"{name}{SCALE}")
+        set_constant(scales[name], scale)
+        graph.register_initializer(scales[name])
+    for node in tuple(graph):
+        if node.op_type == "MatMul" and node.inputs[1].name in scales:
+            weight = node.inputs[1].name
+            _replace(graph, node, scales[weight], quantized)
+
+
+def set_constant(value: Any, array: np.ndarray) -> None:
+    """Make an array what an initialiser holds.
+
+    Arguments
+    ---------
+    value : onnx_ir.Value
+        Changed in place.
+    array : numpy.ndarray
+        Of any type and shape.
+    """
+    tensor = onnx_ir().tensor(array, name=value.name)
+    value.const_value = tensor
+    value.shape, value.dtype = tensor.shape, tensor.dtype
+
+
+def _replace(
+    graph: Any, product: Any, scales: Any, quantized: dict[str, Any]
+) -> None:
+    """Put operators on integers in the place of a MatMul."""
+    ir = onnx_ir()
+    (given, weight), (result,) = product.inputs, product.outputs
+    nodes = []
+
+    def node(kind: str, *inputs: Any, outputs: int = 1, **extra: object) -> Any:
+        name = f"{result.name}.int8.{len(nodes)}"
+        made = ir.node(kind, inputs, extra, num_outputs=outputs, name=name)
+        for i, output in enumerate(made.outputs):
+            output.name = f"{name}.{i}"
+        nodes.append(made)
+        return made.outputs[0]
+
+    # Queries, keys and values are made of the same numbers.
+    if given.name not in quantized:
+        node("DynamicQuantizeLinear", given, outputs=3)
+        quantized[given.name] = nodes[0].outputs
+    levels, step, zero = quantized[given.name]
+    sums = node("MatMulInteger", levels, weight, zero)
+    sums = node("Cast", sums, to=ir.DataType.FLOAT)
+    scaled = node("Mul", sums, node("Mul", step, scales))
+    scaled.dtype, scaled.shape = result.dtype, result.shape
+    name = result.name
+    graph.insert_before(product, nodes)
+    ir.convenience.replace_all_uses_with(
+        result, scaled, replace_graph_outputs=True
+    )
+    graph.remove(product, safe=True)
+    scaled.name = name
