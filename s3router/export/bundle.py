@@ -14,6 +14,7 @@ import numpy as np
 
 from s3router import __version__
 from s3router.errors import MismatchError, SettingError, one_of
+from s3router.export.encodings import AUTO, ENCODINGS, describe_encoding
 from s3router.export.fold import FoldedModel, fold
 from s3router.export.layouts import (
     Shared,
@@ -50,6 +51,7 @@ def make_bundle(
     precision: str = "fp32",
     wavs: Sequence[np.ndarray] = (),
     tolerance: float = TOLERANCE,
+    encoding: str = AUTO,
     log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Export subnetworks of one encoder into a bundle folder.
@@ -73,6 +75,9 @@ def make_bundle(
         (samples,) float32 clips of real audio, to verify with as well.
     tolerance : float
         Largest difference of logits from torch that passes.
+    encoding : str
+        How layout "standalone" stores weights with many zeros: "auto" (the
+        smallest for each), "dense", "gaps", "bits" or "sparse".
     log : callable, optional
         Is told of progress, one line at a time.
 
@@ -95,6 +100,7 @@ def make_bundle(
     """
     start = time.perf_counter()
     one_of(precision, PRECISIONS, "precision")
+    one_of(encoding, ENCODINGS, "encoding")
     log = log or (lambda line: None)
     loaded = _load(subnetworks)
     if not loaded:
@@ -105,7 +111,7 @@ def make_bundle(
     with atomic_folder(output) as folder:
         bundle, report = Bundle({}, {}, layout=layout, precision=precision), {}
         bundle.created_by = _versions()
-        writer = open_layout(layout, folder, source, first)
+        writer = open_layout(layout, folder, source, first, encoding)
         for code, (path, subnetwork) in loaded.items():
             log(f"{code}: exporting {path}")
             began = time.perf_counter()
@@ -131,6 +137,8 @@ def make_bundle(
                 f"{parity.zeros} zeros, logits within "
                 f"{parity.max_error:.1e} of torch"
             )
+            if told := entry.details.get("encoding"):
+                log(f"{code}: {describe_encoding(told)}")
         bundle.save(folder, measured=bundle.files)
     return {
         "layout": layout,
@@ -243,6 +251,7 @@ def _report(
         "seconds": seconds,
         "sparsity": entry.sparsity,
         "parity": parity.as_dict(),
+        **{k: v for k, v in entry.details.items() if k == "encoding"},
     }
 
 
@@ -283,6 +292,7 @@ def _write_language(
         details={
             "subnetwork": str(path),
             "config_sha256": sha256_file(path / CONFIG),
+            **writer.details,
             **{
                 key: config[key]
                 for key in ("targets", "scope", "pattern", "versions")

@@ -41,6 +41,13 @@ def add_export(commands: argparse._SubParsersAction) -> None:
         "standalone: all weights for each; shared where that is possible, if "
         "not given",
     )
+    command.add_argument(
+        "--encoding",
+        default="auto",
+        metavar="NAME",
+        help="how layout standalone stores weights with many zeros: dense, "
+        "gaps, bits, sparse, or auto, the smallest for each (default)",
+    )
     command.add_argument("--json", action="store_true", help="report as JSON")
     command.set_defaults(run=_export)
 
@@ -55,6 +62,7 @@ def _export(arguments: argparse.Namespace) -> int:
         arguments.encoder,
         arguments.layout,
         wavs=[read_audio(path) for path in arguments.audio],
+        encoding=arguments.encoding,
         log=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if arguments.json:

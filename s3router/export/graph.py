@@ -63,12 +63,46 @@ def export_graph(
     MissingDependencyError
         If onnx or onnxscript is not installed.
     """
-    path = Path(path)
     ir_model = build_graph(model)
     ir_model.metadata_props.update(metadata or {})
-    size = sum(p.nbytes for p in model.parameters())
+    return save_graph(ir_model, path)
+
+
+def save_graph(
+    ir_model: Any, path: str | Path, sparse: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write a graph that is complete.
+
+    Arguments
+    ---------
+    ir_model : onnx_ir.Model
+        As from `build_graph`.
+    path : str or Path
+        The file to write. Weights of 2 GB and more go to a file beside it.
+    sparse : mapping of str to onnx.SparseTensorProto, optional
+        Its sparse weights by name, which onnx_ir does not write.
+
+    Returns
+    -------
+    list of Path
+        The files that were written, `path` first.
+    """
+    path = Path(path)
+    weights = ir_model.graph.initializers.values()
+    size = sum(value.const_value.nbytes for value in weights)
     external = [f"{path.name}.data"] * (size >= EMBED_BELOW)
     onnx_ir().save(ir_model, path, external_data=(external or [None])[0])
+    if sparse:
+        import onnx
+
+        proto = onnx.load(path, load_external_data=False)
+        for name, tensor in sparse.items():
+            node = onnx.helper.make_node("Constant", [], [name], name)
+            node.attribute.append(
+                onnx.helper.make_attribute("sparse_value", tensor)
+            )
+            proto.graph.node.insert(0, node)
+        onnx.save(proto, path)
     return [path, *(path.with_name(name) for name in external)]
 
 

@@ -8,10 +8,12 @@ A layout is made with the folder, and writes one language after the other.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from s3router.errors import SettingError, one_of
+from s3router.export.encodings import AUTO, encode
 from s3router.export.fold import FoldedModel, plain_model
-from s3router.export.graph import export_graph
+from s3router.export.graph import build_graph, save_graph
 from s3router.export.shared import BACKBONE, SharedGraph
 from s3router.formats.bundle import LAYOUTS
 from s3router.formats.subnetwork import Subnetwork
@@ -25,10 +27,14 @@ class Standalone:
     ---------
     folder : pathlib.Path
         The bundle.
+    encoding : str
+        How weights with many zeros are stored, see `encode`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, encoding: str = AUTO) -> None:
+        self._folder, self._encoding = folder, encoding
+        #: What the manifest says of the language that was written last.
+        self.details: dict[str, Any] = {}
 
     def write(
         self,
@@ -57,7 +63,11 @@ class Standalone:
         """
         (self._folder / code).mkdir()
         path = self._folder / code / "model.onnx"
-        files = export_graph(model, path, metadata)
+        graph = build_graph(model)
+        graph.metadata_props.update(metadata)
+        summary, sparse = encode(graph, self._encoding)
+        self.details = {"encoding": summary}
+        files = save_graph(graph, path, sparse)
         names = [f"{code}/{file.name}" for file in files]
         return names, f"{code}/tokens.txt"
 
@@ -77,6 +87,7 @@ class Shared:
 
     def __init__(self, folder: Path, source: str, first: Subnetwork) -> None:
         self._folder = folder
+        self.details: dict[str, Any] = {}
         self._graph = SharedGraph(
             plain_model(load_encoder(source), first), folder
         )
@@ -97,7 +108,11 @@ class Shared:
 
 
 def open_layout(
-    layout: str, folder: Path, source: str, first: Subnetwork
+    layout: str,
+    folder: Path,
+    source: str,
+    first: Subnetwork,
+    encoding: str = AUTO,
 ) -> Standalone | Shared:
     """Return what writes the languages of a bundle.
 
@@ -111,6 +126,8 @@ def open_layout(
         Where the encoder is.
     first : Subnetwork
         Any of those that will be written.
+    encoding : str
+        How layout "standalone" stores weights with many zeros, see `encode`.
 
     Returns
     -------
@@ -119,7 +136,7 @@ def open_layout(
     """
     if layout == "shared":
         return Shared(folder, source, first)
-    return Standalone(folder)
+    return Standalone(folder, encoding)
 
 
 def choose_layout(

@@ -20,6 +20,7 @@ from s3router.export.fold import FoldedModel
 from s3router.export.graph import TRANSPOSED
 from s3router.export.probes import probe_signal, stress_lengths
 from s3router.export.shared import BITS
+from s3router.export.stored import StoredWeights
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.audio import normalize
 from s3router.runtime.decode import greedy_ctc, join_tokens
@@ -192,15 +193,14 @@ def check_weights(
     graph = onnx.load(str(path))
     properties = {p.key: p.value for p in graph.metadata_props}
     transposed = set(json.loads(properties.get(TRANSPOSED, "[]")))
-    stored = {tensor.name: tensor for tensor in graph.graph.initializer}
-    zeros = 0
+    stored, zeros = StoredWeights(graph), 0
     for owner, mask in masks.items():
         name = f"{owner}.weight"
         weight = model.encoder.model.get_submodule(owner).weight.numpy()
-        if name in stored:
-            value = onnx.numpy_helper.to_array(stored[name])
-            if bits := stored.get(f"{owner}{BITS}"):
-                keep = _unpack(onnx.numpy_helper.to_array(bits), value.shape)
+        value = stored.get(name)
+        if value is not None:
+            if (bits := stored.get(f"{owner}{BITS}")) is not None:
+                keep = _unpack(bits, value.shape)
                 value = np.where(keep, value, np.float32(0))
             value = value.T if name in transposed else value
         elif not weight.any():
