@@ -27,7 +27,7 @@ from s3router.formats.mask_code import (
     magnitude_mask,
     read_mask,
 )
-from s3router.formats.pack_file import CHUNK, MOST_WEIGHTS, PackReader
+from s3router.formats.pack_file import CHUNK, MOST_WEIGHTS, PLANES, PackReader
 from s3router.formats.pack_masks import (
     CONSENSUS,
     FLOATS,
@@ -179,7 +179,8 @@ class _Installation:
     def _part(self, part: dict[str, Any], most: int) -> bytes:
         """Return the next bytes of a file."""
         if "frame" in part:
-            return self._reader.frame(part["frame"], min(most, CHUNK))
+            content = self._reader.frame(part["frame"], min(most, CHUNK))
+            return _together(content) if "planes" in part else content
         size, weight, consensus = self._layers[part["layer"]]
         if -(-size // 8) > most:
             raise self._reader.error("a mask is longer than its file")
@@ -258,9 +259,14 @@ class _Installation:
                 f"{self._reader.path} wants (SHA-256 "
                 f"{entry['sha256'][:12]}...): name another bundle"
             )
-        try:
-            # Both are only ever replaced, never written into.
-            os.link(source, path)
-        except OSError:
-            shutil.copyfile(source, path)
+        # No link: onnx refuses weights that have a second name.
+        shutil.copyfile(source, path)
         self.borrowed.append(name)
+
+
+def _together(content: bytes) -> bytes:
+    """Return bytes of weights that were put apart, in their order."""
+    raw = np.frombuffer(content, np.uint8)
+    size = len(raw) // PLANES
+    even = raw[: size * PLANES].reshape(PLANES, size)
+    return even.T.tobytes() + content[size * PLANES :]

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from s3router import __version__
 from s3router.errors import SettingError
 from s3router.formats.bundle import MANIFEST, Bundle
 from s3router.formats.files import sha256_file
-from s3router.formats.pack_file import CHUNK, PackWriter
+from s3router.formats.pack_file import CHUNK, PLANES, PackWriter
 from s3router.formats.pack_masks import Coded, Layer, code_masks, find_masks
 from s3router.formats.pack_report import report
 
@@ -125,11 +127,25 @@ class _Packing:
             return self._entry(name, None)
         path, parts = self._bundle.path(name), []
         large = path.stat().st_size > CHUNK
-        compress = self._writer.fast if large else self._writer.small
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
-                parts.append({"frame": self._writer.frame(chunk, compress)})
+                parts.append(self._floats(chunk) if large else self._one(chunk))
         return self._entry(name, parts)
+
+    def _one(self, chunk: bytes) -> dict[str, Any]:
+        return {"frame": self._writer.frame(chunk, self._writer.small)}
+
+    def _floats(self, chunk: bytes) -> dict[str, Any]:
+        """Return a part of a large file, as a rule of weights.
+
+        The bytes of exponents are much alike, those of mantissas noise: they
+        are put apart, all first bytes of four, all second ones, and so on.
+        """
+        raw = np.frombuffer(chunk, np.uint8)
+        even = raw[: len(raw) // PLANES * PLANES].reshape(-1, PLANES)
+        apart = even.T.tobytes() + chunk[even.size :]
+        fast = self._writer.fast
+        return {"frame": self._writer.frame(apart, fast), "planes": PLANES}
 
     def _shared(self, name: str) -> dict[str, Any]:
         layer, coded = self._layers[name], self._masks[name].get(None)
@@ -154,11 +170,8 @@ class _Packing:
         return self._entry(name, parts + self._bytes(content[at:]))
 
     def _bytes(self, content: bytes) -> list[dict[str, Any]]:
-        small = self._writer.small
-        return [
-            {"frame": self._writer.frame(content[at : at + CHUNK], small)}
-            for at in range(0, len(content), CHUNK)
-        ]
+        starts = range(0, len(content), CHUNK)
+        return [self._one(content[at : at + CHUNK]) for at in starts]
 
     def _mask(self, coded: Coded) -> dict[str, Any]:
         return {

@@ -30,6 +30,8 @@ from s3router.formats.files import atomic_file
 FORMAT_VERSION = 1
 #: Bytes of a file in one frame, before compression.
 CHUNK = 8 << 20
+#: Into so many parts the bytes of weights are put: those of a float32.
+PLANES = 4
 #: Weights of one layer: some times what the largest encoders have.
 MOST_WEIGHTS = 1 << 26
 # Headers are some hundred kilobytes for a hundred languages.

@@ -22,7 +22,6 @@ from s3router.errors import (
     S3RouterError,
     SettingError,
 )
-from s3router.formats import pack_file
 from s3router.formats.bundle import Bundle
 from s3router.formats.files import folder_sizes
 from s3router.formats.install import install
@@ -407,9 +406,16 @@ def test_it_installs_without_onnx_and_torch(bundle, tmp_path):
     assert content(there) == content(bundle)
 
 
-def test_files_in_several_frames(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("s3router.formats.pack.CHUNK", 1000)
-    pack(bundle, tmp_path / "b.s3r")
+@pytest.mark.parametrize("chunk", [1 << 20, 999_999])
+def test_large_files_are_cut_and_their_bytes_put_apart(
+    tmp_path, monkeypatch, chunk
+):
+    monkeypatch.setattr("s3router.formats.pack.CHUNK", chunk)
+    weight = np.random.default_rng(0).standard_normal((768, 3072))
+    weight = {"a": weight.astype(np.float32)}
+    bundle = write_bundle(tmp_path / "b", weight, {"xx": {}})
+    size = pack(bundle, tmp_path / "b.s3r")["bytes"]
     install(tmp_path / "b.s3r", tmp_path / "there")
     assert content(tmp_path / "there") == content(bundle)
-    assert pack_file.CHUNK > 1000
+    # Exponents of weights of one kind take three of their eight bits.
+    assert size < 0.88 * (bundle / "backbone.bin").stat().st_size
