@@ -1,4 +1,4 @@
-"""The command `s3router`: compare, export, transcribe, info, quickstart.
+"""The command `s3router`: compare, export, pack, transcribe, info, ...
 
 Each subcommand imports what it needs when it runs, so that help comes at once
 and nothing that a device runs imports torch.
@@ -15,6 +15,7 @@ from s3router import __version__
 from s3router.comparison.command import add_compare
 from s3router.errors import S3RouterError
 from s3router.export.command import add_export
+from s3router.formats.pack_command import add_install, add_pack
 
 if TYPE_CHECKING:
     from s3router.runtime.recognizer import Recognizer
@@ -76,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         add_compare,
         add_export,
+        add_pack,
+        add_install,
         _add_transcribe,
         _add_info,
         _add_quickstart,

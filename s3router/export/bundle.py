@@ -16,6 +16,7 @@ from s3router import __version__
 from s3router.errors import MismatchError, SettingError, one_of
 from s3router.export.accuracy import measure_change
 from s3router.export.cuts import STRUCTURED
+from s3router.export.encodings import AUTO, ENCODINGS, describe_encoding
 from s3router.export.fold import FoldedModel
 from s3router.export.layouts import (
     Shared,
@@ -57,6 +58,7 @@ def make_bundle(
     precision: str = "fp32",
     wavs: Sequence[np.ndarray] = (),
     tolerance: float = TOLERANCE,
+    encoding: str = AUTO,
     log: Callable[[str], None] | None = None,
     transcripts: Sequence[Path_] = (),
 ) -> dict[str, Any]:
@@ -82,6 +84,9 @@ def make_bundle(
         (samples,) float32 clips of real audio, to verify with as well.
     tolerance : float
         Largest difference of logits from torch that passes.
+    encoding : str
+        How layout "standalone" stores weights with many zeros: "auto" (the
+        smallest for each), "dense", "gaps", "bits" or "sparse".
     log : callable, optional
         Is told of progress and warnings, one line at a time.
     transcripts : sequence of str or path
@@ -107,6 +112,7 @@ def make_bundle(
     """
     start = time.perf_counter()
     one_of(precision, PRECISIONS, "precision")
+    one_of(encoding, ENCODINGS, "encoding")
     log = log or (lambda line: None)
     loaded = _load(subnetworks)
     if not loaded:
@@ -119,7 +125,7 @@ def make_bundle(
     with atomic_folder(output) as folder:
         bundle, report = Bundle({}, {}, layout=layout, precision=precision), {}
         bundle.created_by = _versions()
-        writer = open_layout(layout, folder, source, first, precision)
+        writer = open_layout(layout, folder, source, first, precision, encoding)
         clip, heard = probe_signal(_SECOND, seed=0), {}
         for code, (path, subnetwork) in loaded.items():
             log(f"{code}: exporting {path}")
@@ -147,6 +153,8 @@ def make_bundle(
                 f"{parity.zeros} zeros, logits within "
                 f"{parity.max_error:.1e} of torch"
             )
+            if told := entry.details.get("encoding"):
+                log(f"{code}: {describe_encoding(told)}")
             if change and change.warning:
                 log(f"warning: {change.warning}")
         bundle.runner = writer.finish()
@@ -290,6 +298,7 @@ def _report(
         "sparsity": entry.sparsity,
         "parity": parity.as_dict(),
         "change": bundle.change[code],
+        **{k: v for k, v in entry.details.items() if k == "encoding"},
     }
 
 

@@ -49,6 +49,13 @@ def add_export(commands: argparse._SubParsersAction) -> None:
         "the size, and faster",
     )
     command.add_argument(
+        "--encoding",
+        default="auto",
+        metavar="NAME",
+        help="how layout standalone stores weights with many zeros: dense, "
+        "gaps, bits, sparse, or auto, the smallest for each (default)",
+    )
+    command.add_argument(
         "--transcripts",
         nargs="+",
         default=[],
@@ -72,6 +79,7 @@ def _export(arguments: argparse.Namespace) -> int:
         arguments.layout,
         arguments.precision,
         wavs=[read_audio(path) for path in arguments.audio],
+        encoding=arguments.encoding,
         log=lambda line: print(line, file=sys.stderr, flush=True),
         transcripts=arguments.transcripts,
     )

@@ -6,9 +6,10 @@ is only the list of kept rows and columns, with
 
     indices -> Cast int32 -> Gather(weight, indices)
 
-(a weight of half precision is cast before it is gathered) in front of it, which onnxruntime carries out when it loads the graph. Weights
-are found in the backbone by their content: the exporter may have kept one of
-several equal ones.
+in front of it, behind the Cast of a weight of half precision, which
+onnxruntime carries out when it loads the graph. Weights are found in the
+backbone by their content: the exporter may have kept one of several equal
+ones.
 """
 
 from collections.abc import Iterable, Mapping

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ def export_graph(
     model: FoldedModel,
     path: str | Path,
     metadata: Mapping[str, str] | None = None,
-    change: Callable[[Any], None] | None = None,
 ) -> list[Path]:
     """Write the ONNX graph of a folded model.
 
@@ -53,8 +52,6 @@ def export_graph(
         The file to write. Weights of 2 GB and more go to a file beside it.
     metadata : mapping of str to str, optional
         What else to write into the graph.
-    change : callable, optional
-        Is given the onnx_ir.Model before it is written.
 
     Returns
     -------
@@ -66,15 +63,46 @@ def export_graph(
     MissingDependencyError
         If onnx or onnxscript is not installed.
     """
-    path = Path(path)
     ir_model = build_graph(model)
     ir_model.metadata_props.update(metadata or {})
-    if change is not None:
-        change(ir_model)
-    stored = ir_model.graph.initializers.values()
-    size = sum(value.const_value.nbytes for value in stored)
+    return save_graph(ir_model, path)
+
+
+def save_graph(
+    ir_model: Any, path: str | Path, sparse: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write a graph that is complete.
+
+    Arguments
+    ---------
+    ir_model : onnx_ir.Model
+        As from `build_graph`.
+    path : str or Path
+        The file to write. Weights of 2 GB and more go to a file beside it.
+    sparse : mapping of str to onnx.SparseTensorProto, optional
+        Its sparse weights by name, which onnx_ir does not write.
+
+    Returns
+    -------
+    list of Path
+        The files that were written, `path` first.
+    """
+    path = Path(path)
+    weights = ir_model.graph.initializers.values()
+    size = sum(value.const_value.nbytes for value in weights)
     external = [f"{path.name}.data"] * (size >= EMBED_BELOW)
     onnx_ir().save(ir_model, path, external_data=(external or [None])[0])
+    if sparse:
+        import onnx
+
+        proto = onnx.load(path, load_external_data=False)
+        for name, tensor in sparse.items():
+            node = onnx.helper.make_node("Constant", [], [name], name)
+            node.attribute.append(
+                onnx.helper.make_attribute("sparse_value", tensor)
+            )
+            proto.graph.node.insert(0, node)
+        onnx.save(proto, path)
     return [path, *(path.with_name(name) for name in external)]
 
 

@@ -10,14 +10,16 @@ import copy
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from s3router.errors import SettingError, one_of
 from s3router.export.compact import compact
 from s3router.export.cuts import Cuts, find_cuts
+from s3router.export.encodings import AUTO, encode
 from s3router.export.fold import FoldedModel, plain_model
-from s3router.export.graph import export_graph
+from s3router.export.graph import build_graph, save_graph
 from s3router.export.precision import choose_types, lower_graph
 from s3router.export.runner import RunnerWriter
 from s3router.export.shared import BACKBONE, SharedGraph
@@ -35,11 +37,17 @@ class Standalone:
         The bundle.
     precision : str
         How weights are stored, see `s3router.export.precision`.
+    encoding : str
+        How weights with many zeros are stored, see `encode`.
     """
 
-    def __init__(self, folder: Path, precision: str = "fp32") -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, precision: str = "fp32", encoding: str = AUTO
+    ) -> None:
+        self._folder, self._encoding = folder, encoding
         self._precision = precision
+        #: What the manifest says of the language that was written last.
+        self.details: dict[str, Any] = {}
 
     def write(
         self,
@@ -70,12 +78,15 @@ class Standalone:
         path = self._folder / code / "model.onnx"
         types = choose_types(model.encoder.model, self._precision)
         cuts = find_cuts(model.encoder.model, subnetwork.masks)
-        self.details = cuts.describe()
         if cuts:
             # A copy: the whole model is what the graph is verified against.
             model = compact(copy.deepcopy(model), cuts)
-        change = partial(lower_graph, types=types)
-        files = export_graph(model, path, metadata, change)
+        graph = build_graph(model)
+        graph.metadata_props.update(metadata)
+        lower_graph(graph, types)
+        summary, sparse = encode(graph, self._encoding)
+        self.details = {"encoding": summary, **cuts.describe()}
+        files = save_graph(graph, path, sparse)
         names = [f"{code}/{file.name}" for file in files]
         return names, f"{code}/tokens.txt"
 
@@ -107,6 +118,7 @@ class Shared:
     ) -> None:
         self._folder, self._source, self._first = folder, source, first
         self._precision = precision
+        self.details: dict[str, Any] = {}
         model = self._plain()
         types = choose_types(model.encoder.model, precision)
         self._graph = SharedGraph(
@@ -168,6 +180,7 @@ def open_layout(
     source: str,
     first: Subnetwork,
     precision: str = "fp32",
+    encoding: str = AUTO,
 ) -> Standalone | Shared:
     """Return what writes the languages of a bundle.
 
@@ -183,6 +196,8 @@ def open_layout(
         Any of those that will be written.
     precision : str
         Of `PRECISIONS`.
+    encoding : str
+        How layout "standalone" stores weights with many zeros, see `encode`.
 
     Returns
     -------
@@ -191,7 +206,7 @@ def open_layout(
     """
     if layout == "shared":
         return Shared(folder, source, first, precision)
-    return Standalone(folder, precision)
+    return Standalone(folder, precision, encoding)
 
 
 def choose_layout(

@@ -25,6 +25,7 @@ from s3router.export.int8 import SCALE
 from s3router.export.precision import STORED, choose_types
 from s3router.export.probes import probe_signal, stress_lengths
 from s3router.export.shared import BITS
+from s3router.export.stored import StoredWeights
 from s3router.formats.bundle_language import BundleLanguage
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.audio import normalize
@@ -234,7 +235,7 @@ def check_weights(
     graph = onnx.load(str(path))
     properties = {p.key: p.value for p in graph.metadata_props}
     transposed = set(json.loads(properties.get(TRANSPOSED, "[]")))
-    stored = {tensor.name: tensor for tensor in graph.graph.initializer}
+    stored = StoredWeights(graph)
     zeros, types, cuts = 0, types or {}, cuts or Cuts()
     _check_kept(path, graph.graph, model, cuts)
     state = model.encoder.model.state_dict()
@@ -242,13 +243,13 @@ def check_weights(
         owner = name.removesuffix(".weight")
         weight = state[name].numpy()
         mask = masks.get(owner, np.ones(weight.shape, np.bool_))
-        if name in stored:
-            value = onnx.numpy_helper.to_array(stored[name])
+        value = stored.get(name)
+        if value is not None:
             if value.dtype != STORED[types.get(name, "fp32")]:
                 raise VerificationError(f"{path}: {name} is {value.dtype}")
             value = read_gathered(graph.graph, name, value)
-            if bits := stored.get(f"{owner}{BITS}"):
-                keep = _unpack(onnx.numpy_helper.to_array(bits), value.shape)
+            if (bits := stored.get(f"{owner}{BITS}")) is not None:
+                keep = _unpack(bits, value.shape)
                 turned = keep.T if name in transposed else keep
                 if not np.array_equal(turned, cuts.take(name, mask)):
                     raise VerificationError(
@@ -256,8 +257,8 @@ def check_weights(
                     )
                 value = np.where(keep, value, value.dtype.type(0))
             value = value.astype(np.float32)
-            if scale := stored.get(f"{name}{SCALE}"):
-                value *= onnx.numpy_helper.to_array(scale)
+            if (scale := stored.get(f"{name}{SCALE}")) is not None:
+                value *= scale
             value = value.T if name in transposed else value
             value = cuts.widen(name, value)
         elif not weight.any():

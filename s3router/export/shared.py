@@ -26,11 +26,12 @@ from s3router.export.fold import FoldedModel
 from s3router.export.gathered import KEPT, GatheredGraphs
 from s3router.export.graph import build_graph, onnx_ir, transposed_names
 from s3router.export.precision import CAST
+from s3router.formats.graph_bytes import MASK_BITS
 from s3router.models.heads import CTCHead
 
 BACKBONE = "backbone.bin"
 #: Suffix of the initialiser that has the mask of a weight.
-BITS = ".mask_bits"
+BITS = MASK_BITS
 #: What fewer bytes have stays in the graph: mostly shapes, which inference of
 #: shapes has to see.
 SMALL = 64

@@ -286,7 +286,7 @@ class Bundle:
                 "files lacks"
             )
         for name in self.files:
-            _check_inside(path, name)
+            check_inside(path, name)
 
 
 def _check_version(path: Path, content: Any) -> None:
@@ -315,8 +315,16 @@ def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_inside(path: Path, name: str) -> None:
-    """Raise FormatError if a file's path leaves the bundle."""
+def check_inside(path: Path, name: str) -> None:
+    """Raise FormatError if a file's path leaves the bundle.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The manifest, or what else names the file.
+    name : str
+        The file's path in the bundle.
+    """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name:
         raise FormatError(

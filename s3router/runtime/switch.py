@@ -77,8 +77,8 @@ class SwitchSession:
         if bundle.runner is None:
             raise SettingError(
                 "mode switch: this bundle has no graph that takes masked "
-                "weights; export it again with layout shared and precision fp32, "
-                "or use mode fold"
+                "weights; export it again with layout shared and precision "
+                "fp32, or use mode fold"
             )
         self._bundle = bundle
         path = bundle.path(bundle.runner)

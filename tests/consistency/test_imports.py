@@ -28,7 +28,7 @@ FREE = {"cli", "quickstart"}
 # Third-party packages of the parts that must stay light; others are free.
 THIRD_PARTY = {
     "errors": set(),
-    "formats": {"numpy", "safetensors"},
+    "formats": {"numpy", "safetensors", "zstandard"},
     "masks": {"numpy", "torch"},
     "runtime": {"numpy", "onnxruntime", "soundfile"},
     "evaluation": {"numpy", "jiwer", "kaldialign"},
@@ -37,7 +37,7 @@ THIRD_PARTY = {
 NOT_IN_BASE = (
     "torch torchaudio speechbrain hyperpyyaml transformers onnx onnxscript "
     "onnxruntime sentencepiece jiwer kaldialign tensorboard sklearn scipy "
-    "matplotlib tqdm espeakng_loader peft"
+    "matplotlib tqdm espeakng_loader peft zstandard"
 ).split()
 
 

@@ -33,4 +33,4 @@ def exported(
 ) -> tuple[Path, dict]:
     """Return the bundle of both, not to be changed, and its report."""
     folder = tmp_path_factory.mktemp("b") / "bundle"
-    return folder, make_bundle(subnetwork_folders, folder)
+    return folder, make_bundle(subnetwork_folders, folder, encoding="dense")

@@ -121,7 +121,7 @@ def test_export_is_quiet_and_leaves_settings_alone(
 
 @pytest.mark.slow
 def test_the_same_bytes_every_time(tmp_path, exported, subnetwork_folders):
-    make_bundle(subnetwork_folders, tmp_path / "again")
+    make_bundle(subnetwork_folders, tmp_path / "again", encoding="dense")
     for name in ("zh-CN/model.onnx", "es/model.onnx", "manifest.json"):
         again = (tmp_path / "again" / name).read_bytes()
         assert again == (exported[0] / name).read_bytes(), name
@@ -133,7 +133,10 @@ def test_large_models_keep_their_weights_beside(
 ):
     monkeypatch.setattr(module, "EMBED_BELOW", 0)
     report = make_bundle(
-        subnetwork_folders[:1], tmp_path / "bundle", layout="standalone"
+        subnetwork_folders[:1],
+        tmp_path / "bundle",
+        layout="standalone",
+        encoding="dense",
     )
     data = tmp_path / "bundle" / "zh-CN" / "model.onnx.data"
     assert data.stat().st_size > 90_000

@@ -190,11 +190,11 @@ def test_check_with_another_subnetwork(exported, tmp_path, encoder_folder):
 def test_a_bundle_that_fails_is_not_written(
     tmp_path, subnetwork_folders, exported, monkeypatch
 ):
-    def export_as_before(model, path, metadata, change):
+    def export_as_before(graph, path, sparse):
         shutil.copy(exported[0] / "zh-CN" / "model.onnx", path)
         return [path]
 
-    monkeypatch.setattr(layouts, "export_graph", export_as_before)
+    monkeypatch.setattr(layouts, "save_graph", export_as_before)
     output = tmp_path / "bundle"
     output.mkdir()
     old = {"format_version": 1, "note": "an older bundle"}

@@ -1,0 +1,272 @@
+"""Unpacks a bundle that was sent: `s3router install`.
+
+What comes out are the files that were packed, byte by byte, or nothing: all
+that the header says is checked before it is believed, hashes are compared,
+and the folder appears when it is complete. Needs numpy and zstandard only.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from s3router.errors import (
+    FormatError,
+    MismatchError,
+    S3RouterError,
+    SettingError,
+)
+from s3router.formats.bundle import MANIFEST, Bundle, check_inside
+from s3router.formats.files import atomic_folder, sha256_file
+from s3router.formats.mask_code import (
+    CODINGS,
+    longest,
+    magnitude_mask,
+    read_mask,
+)
+from s3router.formats.pack_file import CHUNK, MOST_WEIGHTS, PLANES, PackReader
+from s3router.formats.pack_masks import (
+    CONSENSUS,
+    FLOATS,
+    MAGNITUDE,
+    NONE,
+    read_weight,
+)
+
+
+def install(
+    packed: str | os.PathLike,
+    output: str | os.PathLike,
+    backbone: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Unpack a bundle into a folder.
+
+    Arguments
+    ---------
+    packed : str or path
+        A file of `pack`.
+    output : str or path
+        The bundle folder to write. One that is there is replaced, but only
+        when the new one is complete.
+    backbone : str or path, optional
+        A bundle that has the files which were left out.
+
+    Returns
+    -------
+    dict
+        "bytes" of the bundle, "languages", and "from_backbone": files that
+        were taken from there.
+
+    Raises
+    ------
+    NotFoundError
+        If the file or the other bundle is not there.
+    FormatError
+        If the file is truncated, altered or newer, or names a path outside
+        the folder.
+    MismatchError
+        If the other bundle has another file of weights.
+    SettingError
+        If another bundle is needed, or the disk has not enough room.
+    MissingDependencyError
+        If zstandard is not installed.
+    """
+    with PackReader(packed) as reader, atomic_folder(output) as folder:
+        installation = _Installation(reader, folder, backbone)
+        installation.run()
+        reader.end()
+        try:
+            bundle = Bundle.load(folder)
+        except S3RouterError as error:
+            raise reader.error("its manifest cannot be read") from error
+        installation.compare(bundle)
+    return {
+        "bytes": installation.bytes,
+        "languages": list(bundle.languages),
+        "from_backbone": installation.borrowed,
+    }
+
+
+class _Installation:
+    """Writes the files of a bundle in the order of the frames."""
+
+    def __init__(
+        self,
+        reader: PackReader,
+        folder: Path,
+        backbone: str | os.PathLike | None,
+    ) -> None:
+        self._reader, self._folder, self._backbone = reader, folder, backbone
+        #: By layer: size, weights, and packed bits of the consensus.
+        self._layers: dict[str, tuple[int, dict | None, bytes | None]] = {}
+        self._files: dict[str, str] = {}
+        self.bytes = 0
+        self.borrowed: list[str] = []
+
+    def run(self) -> None:
+        """Write everything, or raise what is wrong."""
+        header = self._reader.header
+        try:
+            plain, graphs = header["plain"], header["graphs"]
+            for entry in [*plain, *graphs]:
+                self._announce(entry)
+            self._check_room()
+            for entry in plain:
+                self._write(entry)
+            for name, layer in header["layers"].items():
+                self._open_layer(name, layer)
+            for entry in graphs:
+                self._write(entry)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, S3RouterError):
+                raise
+            raise self._reader.error(
+                f"its header: {type(error).__name__} {error}"
+            ) from error
+
+    def compare(self, bundle: Bundle) -> None:
+        """Raise FormatError if the manifest tells of other files."""
+        stated = {n: f["sha256"] for n, f in bundle.files.items()}
+        written = {n: h for n, h in self._files.items() if n != MANIFEST}
+        if stated != written:
+            odd = sorted(set(stated.items()) ^ set(written.items()))[0][0]
+            raise self._reader.error(f"its manifest does not tell of {odd}")
+
+    def _announce(self, entry: dict[str, Any]) -> None:
+        """Check a file's name and size, before anything is written."""
+        name, digest = entry["name"], entry["sha256"]
+        if not isinstance(name, str) or not isinstance(digest, str):
+            raise self._reader.error("a file has no name or hash")
+        check_inside(self._reader.path, name)
+        path = PurePosixPath(name)
+        parents = {str(parent) for parent in path.parents}
+        if str(path) != name or parents & set(self._files):
+            raise self._reader.error(f"a file is called {name!r}")
+        if name in self._files:
+            raise self._reader.error(f"{name} is there twice")
+        self._files[name] = digest
+        self.bytes += self._reader.number(entry["bytes"])
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if self.bytes > free:
+            raise SettingError(
+                f"{self._reader.path} unpacks to {self.bytes / 1e6:.0f} MB, "
+                f"but only {free / 1e6:.0f} MB are free"
+            )
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        """Write one file, and compare its size and hash."""
+        name, size = entry["name"], entry["bytes"]
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "parts" not in entry:
+            self._borrow(entry, path)
+            return
+        digest, written = hashlib.sha256(), 0
+        with path.open("xb") as file:
+            for part in entry["parts"]:
+                content = self._part(part, size - written)
+                file.write(content)
+                digest.update(content)
+                written += len(content)
+        if written != size or digest.hexdigest() != entry["sha256"]:
+            raise self._reader.error(f"{name} does not come out as it was")
+
+    def _part(self, part: dict[str, Any], most: int) -> bytes:
+        """Return the next bytes of a file."""
+        if "frame" in part:
+            content = self._reader.frame(part["frame"], min(most, CHUNK))
+            return _together(content) if "planes" in part else content
+        size, weight, consensus = self._layers[part["layer"]]
+        if -(-size // 8) > most:
+            raise self._reader.error("a mask is longer than its file")
+        return self._mask(part, size, weight, consensus)
+
+    def _open_layer(self, name: str, layer: dict[str, Any]) -> None:
+        """Check what a layer says of itself, and read its consensus."""
+        size = self._reader.number(layer["size"], MOST_WEIGHTS)
+        weight, consensus = layer["weight"], layer["consensus"]
+        if weight is not None:
+            path = self._folder / weight["file"]
+            known = weight["dtype"] in FLOATS.values()
+            if weight["file"] not in self._files or not known:
+                raise self._reader.error(f"no weights for {name}")
+            self._reader.number(weight["offset"], path.stat().st_size)
+        if consensus is not None:
+            consensus = self._mask(consensus, size, weight, None)
+        self._layers[name] = size, weight, consensus
+
+    def _mask(
+        self,
+        part: dict[str, Any],
+        size: int,
+        weight: dict[str, Any] | None,
+        consensus: bytes | None,
+    ) -> bytes:
+        """Return a mask as the bytes of a graph."""
+        reference = self._reference(part, size, weight, consensus)
+        streams = []
+        if len(part["streams"]) != (1 if reference is None else 2):
+            raise self._reader.error("a mask has other streams")
+        for coding, stored, raw in part["streams"]:
+            if coding not in CODINGS:
+                raise self._reader.error(f"unknown coding {coding!r}")
+            most = longest(coding, size)
+            streams.append((coding, self._reader.frame([stored, raw], most)))
+        try:
+            mask = read_mask(streams, size, reference)
+        except FormatError as error:
+            raise self._reader.error(str(error)) from error
+        return np.packbits(mask, bitorder="little").tobytes()
+
+    def _reference(
+        self,
+        part: dict[str, Any],
+        size: int,
+        weight: dict[str, Any] | None,
+        consensus: bytes | None,
+    ) -> np.ndarray | None:
+        kind, kept = part["reference"], part["kept"]
+        if kind == MAGNITUDE and weight is not None:
+            values = read_weight(self._folder, weight, size)
+            if len(values) == size:
+                return magnitude_mask(values, self._reader.number(kept, size))
+        elif kind == CONSENSUS and consensus is not None:
+            data = np.frombuffer(consensus, np.uint8)
+            bits = np.unpackbits(data, count=size, bitorder="little")
+            return bits.view(np.bool_)
+        elif kind == NONE:
+            return None
+        raise self._reader.error(f"it lacks the mask of reference {kind!r}")
+
+    def _borrow(self, entry: dict[str, Any], path: Path) -> None:
+        """Take a file that was left out from another bundle."""
+        name = entry["name"]
+        if self._backbone is None:
+            raise SettingError(
+                f"{self._reader.path} was packed without {name}: name a "
+                "bundle that has it with --backbone BUNDLE"
+            )
+        other = Bundle.load(self._backbone)
+        source = other.path(name)
+        if not source.is_file() or sha256_file(source) != entry["sha256"]:
+            raise MismatchError(
+                f"{self._backbone} has no {name} of the kind that "
+                f"{self._reader.path} wants (SHA-256 "
+                f"{entry['sha256'][:12]}...): name another bundle"
+            )
+        # No link: onnx refuses weights that have a second name.
+        shutil.copyfile(source, path)
+        self.borrowed.append(name)
+
+
+def _together(content: bytes) -> bytes:
+    """Return bytes of weights that were put apart, in their order."""
+    raw = np.frombuffer(content, np.uint8)
+    size = len(raw) // PLANES
+    even = raw[: size * PLANES].reshape(PLANES, size)
+    return even.T.tobytes() + content[size * PLANES :]
