@@ -74,7 +74,8 @@ class GatheredGraphs:
         """
         state = model.encoder.model.state_dict()
         whole = {name: state[name].numpy() for name in cuts.axes}
-        shape = _shape_of(cuts, whole, model.encoder.family)
+        rest = [v.numpy() for k, v in state.items() if k not in whole]
+        shape = _shape_of(cuts, whole, rest, model.encoder.family)
         if shape not in self._made:
             made = build_graph(compact(model, cuts))
             self._refer(made, cuts, whole)
@@ -210,15 +211,19 @@ def _narrow(indices: np.ndarray) -> np.ndarray:
 
 
 def _shape_of(
-    cuts: Cuts, whole: Mapping[str, np.ndarray], family: str
+    cuts: Cuts,
+    whole: Mapping[str, np.ndarray],
+    rest: list[np.ndarray],
+    family: str,
 ) -> tuple:
     """Return what two cuts share only if one graph serves both.
 
-    Besides the numbers of what is kept, that is which small weights are equal
-    (the exporter keeps one of them), and indices that the exporter moves
-    elsewhere: heads of WavLM, and channels under a norm, which it reshapes.
+    Besides the numbers of what is kept, that is which vectors are equal (the
+    exporter keeps one of them), and indices that do not stay in one place:
+    heads of WavLM, channels under a norm, which the exporter reshapes, and
+    single ones, whose biases it makes nameless.
     """
-    names: dict[tuple, str] = {}
+    names = {content_key(array): "" for array in rest if array.ndim == 1}
     equal = tuple(
         names.setdefault(content_key(cuts.take(name, array)), name)
         for name, array in whole.items()
@@ -227,12 +232,15 @@ def _shape_of(
     if family == "wavlm":
         moved += (".heads",)
     return (
-        tuple((name, len(kept)) for name, kept in cuts.indices.items()),
+        tuple(
+            (name, len(kept), _narrow(kept).dtype)
+            for name, kept in cuts.indices.items()
+        ),
         tuple(cuts.gone),
         equal,
         tuple(
             kept.tobytes()
             for name, kept in cuts.indices.items()
-            if name.endswith(moved)
+            if name.endswith(moved) or len(kept) == 1
         ),
     )

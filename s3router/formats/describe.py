@@ -105,6 +105,7 @@ def describe_bundle(folder: str | os.PathLike) -> dict[str, Any]:
         "languages": {
             code: {
                 "method": entry.method,
+                "form": entry.details.get("form", ""),
                 "sparsity": entry.sparsity,
                 "zeros": entry.zeros,
                 "unit": entry.unit,

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from structured import make_structured
 from subnetworks import FAMILIES, make_encoder, make_subnetwork
 
@@ -17,7 +18,9 @@ from s3router.export.bundle import check_bundle, make_bundle
 from s3router.export.gathered import read_gathered
 from s3router.export.shared import BACKBONE, BITS
 from s3router.formats.bundle import Bundle
+from s3router.formats.describe import describe
 from s3router.formats.subnetwork import Subnetwork
+from s3router.models.encoder import load_encoder
 from s3router.runtime.recognizer import Recognizer
 
 FRONT_END = [8, 7, 5, 16, 3, 9]
@@ -107,6 +110,8 @@ def test_the_manifest_says_what_a_graph_is(mixed):
         assert details["channels_kept"] == channels
         assert details["front_end_kept"] == front_end
     assert "form" not in languages["uu"].details
+    said = describe(mixed[0])["languages"]
+    assert said["aa"]["form"] == "structured" and said["uu"]["form"] == ""
 
 
 def test_a_language_has_no_weights_but_its_head(mixed):
@@ -242,6 +247,41 @@ def test_gathers_are_read_as_onnxruntime_reads_them():
     np.testing.assert_array_equal(got, session.run(None, {})[0])
     assert got.tolist() == [[11, 9, 8], [3, 1, 0]]
     assert read_gathered(graph, "rows", weight) is weight
+
+
+@pytest.mark.slow
+def test_languages_of_one_shape_whose_graphs_differ(encoder_folder, tmp_path):
+    """Biases that are equal in one, single ones, and zeros elsewhere."""
+    encoder = load_encoder(str(encoder_folder)).model
+    with torch.no_grad():
+        for block in encoder.encoder.layers:
+            bias = block.feed_forward.intermediate_dense.bias
+            bias.zero_()
+            bias[:2] = torch.tensor([3.0, -3.0])
+    changed = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, changed)
+    encoder.save_pretrained(changed)
+    paths = []
+    for code, kept in (("aa", [4, 9]), ("bb", [0, 9]), ("cc", [0, 1])):
+        path = make_structured(tmp_path / code, changed, code, [4, 4], [64, 64])
+        made = Subnetwork.load(path)
+        for layer in ("0", "1"):
+            part = f"encoder.layers.{layer}.feed_forward"
+            gone = np.setdiff1d(np.arange(64), np.add(kept, int(layer)))
+            made.masks[f"{part}.intermediate_dense"][gone] = False
+            made.masks[f"{part}.output_dense"][:, gone] = False
+        paths.append(made.save(path))
+    for code, kept in (("dd", 0), ("ee", 5)):
+        path = make_structured(tmp_path / code, changed, code, [4, 4], [64, 64])
+        made = Subnetwork.load(path)
+        part = "encoder.layers.0.feed_forward"
+        gone = np.setdiff1d(np.arange(64), [kept])
+        made.masks[f"{part}.intermediate_dense"][gone] = False
+        made.masks[f"{part}.output_dense"][:, gone] = False
+        paths.append(made.save(path))
+    report = make_bundle(paths, tmp_path / "bundle", layout="shared")
+    for language in report["languages"].values():
+        assert language["parity"]["max_error"] < 1e-4
 
 
 @pytest.mark.slow
