@@ -12,6 +12,7 @@ imported.
 """
 
 import argparse
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -27,6 +28,7 @@ from export_variants import (
     Variant,
     make_encoder,
     make_variant,
+    run_command,
 )
 
 from s3router.errors import S3RouterError
@@ -108,6 +110,9 @@ def _rows(
         row = {"mode": "fold", "why_not": str(error), "devices": {}}
         return [{**about, **row}]
     about |= _sizes(bundle, variant, dense)
+    about["transport"] = _transport(bundle, variant.languages[-1])
+    if not variant.modes:
+        return [{**about, "mode": None, "why_not": None, "devices": {}}]
     switching = {
         row["mode"]: row
         for row in measure_modes(bundle, variant.languages[0], variant.modes)
@@ -145,6 +150,16 @@ def _sizes(
         "shared_of_dense": shared / dense["bytes"],
         "parity": bundle.parity,
     }
+
+
+def _transport(bundle: Path, language: str) -> dict[str, Any]:
+    """Return what `s3router pack` says of a language, or why it does not."""
+    packed = bundle.with_suffix(".s3r")
+    try:
+        told = run_command("pack", bundle, f"--output={packed}", "--json")
+    except NotAvailable as error:
+        return {"why_not": str(error)}
+    return {"why_not": None, **json.loads(told)["languages"][language]}
 
 
 def _clips(lengths: list[float], work: Path) -> dict[str, tuple[str, float]]:

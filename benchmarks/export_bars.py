@@ -27,8 +27,10 @@ class Bar:
         The largest value that passes.
     unit : str
         `bytes`, `ms` or `x`.
-    variant, mode : str
+    variant : str
         The row that has it.
+    mode : str, optional
+        Of that row; None where only sizes were measured.
     measured : callable
         Returns the value from the row, None where it has none.
     """
@@ -37,7 +39,7 @@ class Bar:
     bar: float
     unit: str
     variant: str
-    mode: str
+    mode: str | None
     measured: Callable[[Row], float | None]
 
 
@@ -74,6 +76,10 @@ def _switching(row: Row) -> float | None:
     return switch and 1e3 * switch["cpu"]["median"]
 
 
+def _of_bound(row: Row) -> float | None:
+    return row["transport"].get("of_bound")
+
+
 BARS = (
     Bar(
         "a language beside its head, masks on all linears",
@@ -81,7 +87,7 @@ BARS = (
     ),
     Bar(
         "a language beside its head, masks on feed-forward",
-        *(7.5e6, "bytes", "shared_feed_forward", "fold", _beside_head),
+        *(7.5e6, "bytes", "shared_feed_forward", None, _beside_head),
     ),
     Bar(
         "a language beside its head, structured",
@@ -120,6 +126,14 @@ BARS = (
         "int8: size of the backbone, of dense",
         *(1 / 3, "x", "int8", "fold", lambda row: row.get("shared_of_dense")),
     ),
+    Bar(
+        "transport of 10% masks, of the entropy bound",
+        *(1.03, "x", "shared_10", None, _of_bound),
+    ),
+    Bar(
+        "... where languages have 95% in common",
+        *(1.0, "x", "shared_overlap", None, _of_bound),
+    ),
 )
 
 
@@ -155,7 +169,9 @@ def _compare(bar: Bar, row: Row | None, shape: str) -> dict[str, Any]:
     value, verdict = None, "not measured"
     if row is not None and row["why_not"]:
         verdict = f"not available: {row['why_not']}"
-    elif row is not None and (value := bar.measured(row)) is not None:
+    elif row is not None and (value := bar.measured(row)) is None:
+        verdict = row.get("transport", {}).get("why_not") or verdict
+    elif row is not None:
         verdict = f"a bar of {SHAPE}"
         if shape == SHAPE:
             over = _text(value - bar.bar, bar.unit)

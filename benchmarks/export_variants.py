@@ -43,7 +43,9 @@ SHAPES = {
 }
 VOCABULARY = 32
 LANGUAGES = ("aa", "bb")
-_COMMAND = Path(__file__).resolve().parents[1] / "export" / "make_bundle.py"
+#: Of what one language removes, the share that an overlapping one removes.
+COMMON = 0.95
+_S3ROUTER = "import sys; from s3router.cli import main; sys.exit(main())"
 _CONV = "feature_extractor.conv_layers.{}.conv"
 
 
@@ -57,15 +59,15 @@ class Variant:
         For tables and files.
     masks : str
         What is removed: `all` or `feed_forward` (weights of these linear
-        layers), `structured` (heads and channels), `front_end` (the channels
+        layers), `overlapping` (of all; the languages have 95% of it in
+        common), `structured` (heads and channels), `front_end` (the channels
         of the convolutions as well).
     sparsity : float
         The share of it that is removed.
     options : tuple of str
         Of `s3router export`. Where it refuses them, the row says so.
     modes : tuple of str
-        How weights are held. Several languages are made where more than one
-        is asked for, or the layout is shared.
+        How weights are held. None: only sizes are of interest.
     """
 
     name: str
@@ -84,8 +86,9 @@ class Variant:
 _SHARED, _ALONE = "--layout=shared", "--layout=standalone"
 VARIANTS = (
     Variant("shared", "all", 0.5, (_SHARED,), MODES),
-    Variant("shared_10", "all", 0.1, (_SHARED,)),
-    Variant("shared_feed_forward", "feed_forward", 0.5, (_SHARED,)),
+    Variant("shared_10", "all", 0.1, (_SHARED,), ()),
+    Variant("shared_overlap", "overlapping", 0.1, (_SHARED,), ()),
+    Variant("shared_feed_forward", "feed_forward", 0.5, (_SHARED,), ()),
     Variant("shared_structured", "structured", 0.5, (_SHARED,)),
     Variant("shared_front_end", "front_end", 0.5, (_SHARED,)),
     Variant("standalone_50", "all", 0.5, (_ALONE,)),
@@ -157,6 +160,9 @@ def make_masks(
         By layer: bool, of the weight's shape, True where kept.
     """
     rng = np.random.default_rng(seed)
+    if kind == "overlapping":
+        masks = make_masks(model, "all", sparsity, 0)
+        return {k: _change(m, rng) for k, m in masks.items()} if seed else masks
     if kind in ("all", "feed_forward"):
         return {
             name: rng.random(_shape(model, name), np.float32) >= sparsity
@@ -186,6 +192,16 @@ def make_masks(
             names = _CONV.format(index), _CONV.format(index + 1)
             remove(width, names[:1], names[1:])
     return masks
+
+
+def _change(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a mask that removes other weights, but for the common share."""
+    removed, kept = np.flatnonzero(~mask), np.flatnonzero(mask)
+    count = round((1 - COMMON) * len(removed))
+    flat = mask.reshape(-1).copy()
+    flat[rng.choice(removed, count, replace=False)] = True
+    flat[rng.choice(kept, count, replace=False)] = False
+    return flat.reshape(mask.shape)
 
 
 def make_subnetworks(
@@ -257,11 +273,30 @@ def make_variant(variant: Variant, encoder: Path, folder: Path) -> Path:
     if bundle.exists():
         return bundle
     paths = make_subnetworks(variant, encoder, folder)
+    run_command("export", *paths, f"--output={bundle}", *variant.options)
+    return bundle
+
+
+def run_command(*arguments: object) -> str:
+    """Run `s3router`, and return what it prints.
+
+    Arguments
+    ---------
+    *arguments : object
+        As typed.
+
+    Returns
+    -------
+    str
+        Its stdout.
+
+    Raises
+    ------
+    NotAvailable
+        If it refuses; the text is its last line.
+    """
     done = subprocess.run(
-        [
-            *(sys.executable, str(_COMMAND), *map(str, paths)),
-            *(f"--output={bundle}", *variant.options),
-        ],
+        [sys.executable, "-c", _S3ROUTER, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -269,7 +304,7 @@ def make_variant(variant: Variant, encoder: Path, folder: Path) -> Path:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
         raise NotAvailable(lines[-1].split("error: ", 1)[-1])
-    return bundle
+    return done.stdout
 
 
 def _shape(model: nn.Module, name: str) -> tuple[int, ...]:

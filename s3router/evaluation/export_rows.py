@@ -12,6 +12,7 @@ EXPORT_COLUMNS = {
     "removed": "removed",
     "mode": "mode",
     "own": "a language",
+    "sent": "packed",
     "shared": "shared",
     "opened": "opening takes",
     "load": "loading, of dense",
@@ -29,6 +30,7 @@ BAR_COLUMNS = {
 }
 _REMOVED = {
     "all": "{} of all linears",
+    "overlapping": "{} of all linears, 95% in common",
     "feed_forward": "{} of feed-forward",
     "structured": "{} of heads and channels",
     "front_end": "{} of heads and channels, front end too",
@@ -109,6 +111,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, object]:
         "one": _ratios(row, "1 thread"),
         "more": _ratios(row, more[-1] if more else ""),
         "gpu": _ratios(row, "CUDA"),
+        "sent": format_bytes(row.get("transport", {}).get("bytes")),
         "why": row["why_not"],
     }
 
