@@ -12,9 +12,11 @@ _ROLLUP = Path("/proc/self/smaps_rollup")
 _STATUS = Path("/proc/self/status")
 #: Ours to the system's names.
 _KINDS = {
-    "private": "Private_Dirty",
+    # Not Private_Dirty: pages of a file that was just written are dirty too,
+    # and a bundle's are, right after export.
+    "private": "Anonymous",
+    "private_dirty": "Private_Dirty",
     "private_clean": "Private_Clean",
-    "anonymous": "Anonymous",
     "proportional": "Pss",
 }
 
@@ -26,13 +28,12 @@ def memory_use() -> dict[str, int | None]:
     -------
     dict of str to int or None
         Bytes, None where the system does not tell. "private": pages that
-        this process has written, which nobody shares and which cannot be
-        dropped. "private_clean": pages of files that only this process maps
-        at the moment, as weights that were left in their file; the system
-        drops and shares them as it likes. "anonymous": pages of no file.
-        "proportional": all pages, those that several processes share in
-        equal parts. "peak": the most that was ever resident, mapped files
-        included.
+        lie in no file; nobody shares them and they cannot be dropped.
+        "private_dirty", "private_clean": pages that only this process has at
+        the moment, those of files among them, as weights that were left in
+        theirs; dirty ones differ from the disk. "proportional": all pages,
+        those that several processes share in equal parts. "peak": the most
+        that was ever resident, files included.
 
     Example
     -------
