@@ -65,9 +65,11 @@ def benchmark_bundle(
     Raises
     ------
     S3RouterError
-        If the bundle cannot be read, or a language is not in it.
+        If the bundle is damaged, or a language is not in it.
     """
     bundle = Bundle.load(folder)
+    # Else a damaged file would be a reason in each row.
+    bundle.verify()
     codes = [bundle.language(code) for code in languages or bundle.languages]
     rows = []
     for code in codes:
