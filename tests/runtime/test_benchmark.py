@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,16 @@ def test_a_process_that_ended_is_told_of(toy):
         # Not a request: the worker dies of it, with a reason.
         with pytest.raises(S3RouterError, match="ended: .*unexpected keyword"):
             worker.ask("run", klip="x")
+
+
+def test_what_libraries_print_is_no_answer(toy, tmp_path, monkeypatch):
+    # As broken as an installation of both kinds, and talkative.
+    (tmp_path / "onnxruntime.py").write_text("print('hello', flush=True)\n")
+    paths = [str(tmp_path), *filter(None, sys.path)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    with Worker() as worker:
+        with pytest.raises(S3RouterError, match="onnxruntime is broken"):
+            worker.open(Subject(toy, "aa"), ONE)
 
 
 def test_no_process_is_left(toy):
