@@ -14,7 +14,9 @@ imported.
 import argparse
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,12 @@ from s3router.evaluation.export_rows import (
     bar_rows,
     export_rows,
 )
+from s3router.evaluation.provenance import git_commit
 from s3router.evaluation.results import read_result, write_result
 from s3router.evaluation.table_format import format_table
 from s3router.export.dense import DENSE, make_dense_bundle
-from s3router.formats.bundle import Bundle
+from s3router.formats.bundle import MANIFEST, Bundle
+from s3router.formats.files import read_json, write_json
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.benchmark import Device, Subject
 from s3router.runtime.benchmark_report import (
@@ -68,68 +72,76 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--work",
         type=Path,
-        help="keep encoder and bundles here, and take those that are there",
+        help="keep all here, and go on where a stopped command was",
     )
     parser.add_argument("--output", type=Path, help="the JSON")
     return parser.parse_args()
 
 
-def _measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Return sizes of the dense export, and a row for each variant and mode."""
-    encoder = make_encoder(options.shape, work / "encoder")
-    if not (work / DENSE).exists():
-        make_dense_bundle(str(encoder), work / DENSE, VOCABULARY)
-    dense = describe_sizes(Bundle.load(work / DENSE))
-    clips = _clips(options.seconds, work)
-    rows = []
-    for variant in VARIANTS:
-        if variant.name in options.only:
-            rows += _rows(variant, encoder, work, clips, options, dense)
-    return {"dense": dense, "rows": rows}
+class _Bench:
+    """Makes and measures variants, and keeps in a folder what is done."""
+
+    def __init__(self, options: argparse.Namespace, work: Path) -> None:
+        # Bundles and times of another version are not this one's.
+        self.work = work / (git_commit() or "unknown")[:12]
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.encoder = make_encoder(options.shape, work / "encoder")
+        if not (self.work / DENSE / MANIFEST).exists():
+            shutil.rmtree(self.work / DENSE, ignore_errors=True)
+            make_dense_bundle(str(self.encoder), self.work / DENSE, VOCABULARY)
+        self.dense = describe_sizes(Bundle.load(self.work / DENSE))
+        self.clips = _clips(options.seconds, self.work)
+        self.devices = [_threads(n) for n in options.threads] + [*GPUS]
+        self.rounds, self.repeats = options.rounds, options.repeats
+
+    def rows(self, variant: Variant) -> list[dict[str, Any]]:
+        """Return a row for each mode of a variant."""
+        kept = self.work / variant.name / "rows.json"
+        devices = [device.name for device in self.devices]
+        settings = [list(self.clips), devices, self.rounds, self.repeats]
+        if kept.exists() and (found := read_json(kept))["of"] == settings:
+            return found["rows"]
+        print(f"{variant.name}: exporting", flush=True)
+        try:
+            bundle = make_variant(
+                variant, self.encoder, self.work / variant.name
+            )
+        except NotAvailable as error:
+            print(f"{variant.name}: not available: {error}", flush=True)
+            row = {"mode": "fold", "why_not": str(error), "devices": {}}
+            return [{**_describe(variant), **row}]
+        rows = list(self._measure(variant, bundle))
+        write_json(kept, {"of": settings, "rows": rows})
+        return rows
+
+    def _measure(
+        self, variant: Variant, bundle: Path
+    ) -> Iterator[dict[str, Any]]:
+        about = _describe(variant) | _sizes(bundle, variant, self.dense)
+        about["transport"] = _transport(bundle, variant.languages[-1])
+        if not variant.modes:
+            yield {**about, "mode": None, "why_not": None, "devices": {}}
+        language = variant.languages[0]
+        changes = measure_modes(str(bundle), language, variant.modes)
+        for mode, switching in zip(variant.modes, changes, strict=True):
+            print(f"{variant.name}: {mode}", flush=True)
+            row = measure_row(
+                Subject(str(bundle), language, mode),
+                self.clips,
+                self.devices,
+                Subject(str(self.work / DENSE), DENSE),
+                self.rounds,
+                self.repeats,
+            )
+            yield {**about, **row, "switching": switching}
 
 
-def _rows(
-    variant: Variant,
-    encoder: Path,
-    work: Path,
-    clips: dict[str, tuple[str, float]],
-    options: argparse.Namespace,
-    dense: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Make and measure one variant in all its modes."""
-    about = {
+def _describe(variant: Variant) -> dict[str, Any]:
+    return {
         "variant": variant.name,
         "masks": variant.masks,
         "sparsity": variant.sparsity,
     }
-    print(f"{variant.name}: exporting", flush=True)
-    try:
-        bundle = make_variant(variant, encoder, work / variant.name)
-    except NotAvailable as error:
-        print(f"{variant.name}: not available: {error}", flush=True)
-        row = {"mode": "fold", "why_not": str(error), "devices": {}}
-        return [{**about, **row}]
-    about |= _sizes(bundle, variant, dense)
-    about["transport"] = _transport(bundle, variant.languages[-1])
-    if not variant.modes:
-        return [{**about, "mode": None, "why_not": None, "devices": {}}]
-    switching = {
-        row["mode"]: row
-        for row in measure_modes(bundle, variant.languages[0], variant.modes)
-    }
-    rows = []
-    for mode in variant.modes:
-        print(f"{variant.name}: {mode}", flush=True)
-        row = measure_row(
-            Subject(str(bundle), variant.languages[0], mode),
-            clips,
-            [_threads(count) for count in options.threads] + [*GPUS],
-            Subject(str(work / DENSE), DENSE),
-            options.rounds,
-            options.repeats,
-        )
-        rows.append({**about, **row, "switching": switching[mode]})
-    return rows
 
 
 def _sizes(
@@ -182,8 +194,9 @@ def _cores() -> int:
 
 
 def _run(options: argparse.Namespace, work: Path) -> None:
-    measured = _measure(options, work)
-    bars = compare_bars(measured["rows"], options.shape)
+    bench = _Bench(options, work)
+    wanted = [each for each in VARIANTS if each.name in options.only]
+    rows = [row for variant in wanted for row in bench.rows(variant)]
     default = Path(__file__).parent / "results" / f"export_{options.shape}.json"
     path = write_result(
         options.output or default,
@@ -193,7 +206,11 @@ def _run(options: argparse.Namespace, work: Path) -> None:
             if name not in ("work", "output")
         },
         seed=0,
-        metrics={**measured, "bars": bars},
+        metrics={
+            "dense": bench.dense,
+            "rows": rows,
+            "bars": compare_bars(rows, options.shape),
+        },
         extra={"benchmark": "export", "shape": options.shape},
     )
     results = [read_result(path)]
