@@ -28,6 +28,12 @@ from s3router.evaluation.benchmark_rows import (
     encoder_rows,
     study_rows,
 )
+from s3router.evaluation.export_rows import (
+    BAR_COLUMNS,
+    EXPORT_COLUMNS,
+    bar_rows,
+    export_rows,
+)
 from s3router.evaluation.results import read_result
 from s3router.evaluation.table_format import csv_table, markdown_table
 from s3router.formats.files import atomic_file
@@ -107,6 +113,21 @@ TABLES = MappingProxyType(
             control_rows,
             "Real speech, test speakers unseen. Each row's rate was chosen on "
             "dev among as many; differences are paired over test clips.",
+        ),
+        "export": Table(
+            "benchmarks/results/export_*.json",
+            EXPORT_COLUMNS,
+            export_rows,
+            "Random weights and masks. Each bundle ran in turns with the dense "
+            "fp32 export, 5 and 15 s of audio; minima of process time (one "
+            "thread) or wall time. Opening takes: private memory.",
+        ),
+        "export-bars": Table(
+            "benchmarks/results/export_wav2vec2-base.json",
+            BAR_COLUMNS,
+            bar_rows,
+            "From the table of bundles; run times are those of its clips "
+            "together, on one thread.",
         ),
         "quickstart": Table(
             "recipes/commonvoice/results/synthetic/*.json",
