@@ -159,7 +159,8 @@ class SharedGraph:
 
     def _end_in(self, value: Any, size: int) -> None:
         """Set the last dimension of a value and of what is made of it."""
-        value.shape = self._ir.Shape([*value.shape[:-1], size])
+        if value.shape is not None:
+            value.shape = self._ir.Shape([*value.shape[:-1], size])
         for node in value.consumers():
             for output in node.outputs:
                 self._end_in(output, size)
@@ -198,7 +199,7 @@ class SharedGraph:
         zero = constant("s3router.zero", np.zeros((), np.float32))
         users = tuple(weight.uses())
         masked = node("Where", keep, weight, zero)
-        masked.dtype, masked.shape = weight.dtype, weight.shape
+        masked.type, masked.shape = weight.type, weight.shape
         for user, position in users:
             user.replace_input_with(position, masked)
         return nodes
