@@ -107,10 +107,15 @@ class GatheredGraphs:
     ) -> None:
         """Replace the arrays in a graph by references and gathers."""
         graph, turned = model.graph, set(transposed_names(model))
-        first, casts = graph[0], {}
+        first, casts, gathered = graph[0], {}, {}
         for value in list(graph.initializers.values()):
             array, name = value.const_value.numpy(), value.name
-            axes = cuts.axes.get(name, {})
+            axes, key = cuts.axes.get(name, {}), content_key(array)
+            if key in gathered:
+                # Equal to one before it, so that it has no name.
+                _replace(value, gathered[key])
+                del graph.initializers[name]
+                continue
             if axes:
                 array = whole[name].T if name in turned else whole[name]
             if name in self._halves:
@@ -134,9 +139,10 @@ class GatheredGraphs:
                 kept.shape = self._ir.Shape(shape)
                 kept.dtype = kept.producer().inputs[0].dtype
             if axes:
-                kept.name = f"{name}{KEPT}"
+                kept.name, gathered[key] = f"{name}{KEPT}", kept
             for user, position in users:
                 user.replace_input_with(position, kept)
+        _forget_shapes(graph)
 
     def _index(
         self,
@@ -165,6 +171,19 @@ class GatheredGraphs:
         node.name = node.outputs[0].name = name
         graph.insert_before(first, node)
         return node.outputs[0]
+
+
+def _replace(value: Any, other: Any) -> None:
+    for user, position in tuple(value.uses()):
+        user.replace_input_with(position, other)
+
+
+def _forget_shapes(graph: Any) -> None:
+    """Leave out what can be inferred: half as much again as the nodes."""
+    for node in graph:
+        for output in node.outputs:
+            if not output.is_graph_output():
+                output.shape = output.type = None
 
 
 def read_gathered(graph: Any, name: str, value: np.ndarray) -> np.ndarray:

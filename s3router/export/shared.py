@@ -174,7 +174,8 @@ class SharedGraph:
 
     def _end_in(self, value: Any, size: int) -> None:
         """Set the last dimension of a value and of what is made of it."""
-        value.shape = self._ir.Shape([*value.shape[:-1], size])
+        if value.shape is not None:
+            value.shape = self._ir.Shape([*value.shape[:-1], size])
         for node in value.consumers():
             for output in node.outputs:
                 self._end_in(output, size)
@@ -214,7 +215,7 @@ class SharedGraph:
         zero = constant(f"s3router.zero_{kind}", np.zeros((), kind))
         users = tuple(weight.uses())
         masked = node("Where", keep, weight, zero)
-        masked.dtype, masked.shape = weight.dtype, weight.shape
+        masked.type, masked.shape = weight.type, weight.shape
         for user, position in users:
             user.replace_input_with(position, masked)
         return nodes
