@@ -290,6 +290,30 @@ def mask(header, where=0):
     return next(part for part in parts if "layer" in part)
 
 
+def other(header):
+    """Return the coding that turns all bits of a mask over."""
+    coding = mask(header)["streams"][0][0]
+    return {"ones": "zeros", "zeros": "ones"}[coding]
+
+
+NOTHING = {
+    "name": "extra.txt",
+    "bytes": 0,
+    "sha256": hashlib.sha256(b"").hexdigest(),
+    "parts": [],
+}
+#: Where another check would have found the fault, but later.
+WORDS = {
+    "more than there is room": "MB are free",
+    "negative": "-1 is no size",
+    "true": "True is no size",
+    "frame": "a frame of 1000000000 bytes, where",
+    "long frame": "longer than the file",
+    "large layer": "a mask is longer than its file",
+    "file left away": "belong to no file",
+    "unknown file": "does not tell of extra.txt",
+    "other coding": "does not come out as it was",
+}
 HOSTILE = {
     "outside": lambda h: plain(h, "xx.tokens.txt").update(name="../x"),
     "absolute": lambda h: h["graphs"][0].update(name="/x"),
@@ -308,6 +332,7 @@ HOSTILE = {
     "raw": lambda h: h["graphs"][0]["parts"][0]["frame"].__setitem__(1, 7),
     "no parts": lambda h: h["graphs"][0].update(parts=None),
     "layer": lambda h: mask(h).update(layer="zz"),
+    "other coding": lambda h: mask(h)["streams"][0].__setitem__(0, other(h)),
     "reference": lambda h: mask(h).update(reference="consensus of all"),
     "no reference": lambda h: mask(h).update(reference="magnitude", kept=10**9),
     "streams": lambda h: mask(h).update(streams=[["bits", 0, 0]] * 3),
@@ -320,6 +345,7 @@ HOSTILE = {
     "dtype": lambda h: h["layers"]["a"]["weight"].update(dtype="O"),
     "lists": lambda h: h.update(plain=3),
     "missing": lambda h: h.pop("layers"),
+    "unknown file": lambda h: h["plain"].append(NOTHING),
     "file left away": lambda h: h["graphs"].pop(),
     "manifest left away": lambda h: h["plain"].pop(0),
 }
@@ -332,6 +358,7 @@ def test_hostile_headers(bundle, tmp_path, what):
     forge(path, HOSTILE[what])
     with pytest.raises((FormatError, SettingError), match=r"b\.s3r") as caught:
         install(path, tmp_path / "there")
+    assert WORDS.get(what, "") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.s3r", "bundle"]
 
