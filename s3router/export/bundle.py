@@ -6,7 +6,6 @@ A bundle that does not verify is not written.
 import os
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,17 @@ from s3router.export.layouts import (
     open_layout,
 )
 from s3router.export.parity import TOLERANCE, ParityReport, check_language
+from s3router.export.pooling import framewise, pool_frames
 from s3router.export.probes import frame_hop
+from s3router.export.profiles import (
+    audio_wanted,
+    check_profile,
+    client_model,
+    finish,
+    tokens_name,
+)
 from s3router.export.shared import BACKBONE
+from s3router.export.versions import tool_versions
 from s3router.formats.bundle import (
     PRECISIONS,
     Bundle,
@@ -34,10 +42,10 @@ from s3router.formats.language_codes import is_language_code
 from s3router.formats.subnetwork import CONFIG, Subnetwork
 from s3router.formats.tokens_file import save_tokens
 from s3router.models.encoder import SSLEncoder, load_encoder
+from s3router.models.heads import HEADS, ClassificationHead
 from s3router.runtime.recognizer import Recognizer
 
 BLANK, UNKNOWN = "<blk>", "<unk>"
-_TOOLS = ("torch", "onnx", "onnxscript", "transformers", "numpy")
 
 Path_ = str | os.PathLike
 
@@ -51,6 +59,7 @@ def make_bundle(
     wavs: Sequence[np.ndarray] = (),
     tolerance: float = TOLERANCE,
     log: Callable[[str], None] | None = None,
+    profile: str = "s3router",
 ) -> dict[str, Any]:
     """Export subnetworks of one encoder into a bundle folder.
 
@@ -75,6 +84,9 @@ def make_bundle(
         Largest difference of logits from torch that passes.
     log : callable, optional
         Is told of progress, one line at a time.
+    profile : str
+        Whose contract the graphs keep: "s3router", "sherpa-onnx" or
+        "onnx-asr", see `s3router.export.profiles`.
 
     Returns
     -------
@@ -101,10 +113,11 @@ def make_bundle(
         raise SettingError("there is no subnetwork to export")
     first = next(iter(loaded.values()))[1]
     source = encoder or first.config["encoder"]
-    layout = choose_layout(layout, {str(p): s for p, s in loaded.values()})
+    named = {str(p): s for p, s in loaded.values()}
+    layout = choose_layout(check_profile(profile, layout, named), named)
     with atomic_folder(output) as folder:
         bundle, report = Bundle({}, {}, layout=layout, precision=precision), {}
-        bundle.created_by = _versions()
+        bundle.created_by, bundle.profile = tool_versions(), profile
         writer = open_layout(layout, folder, source, first)
         for code, (path, subnetwork) in loaded.items():
             log(f"{code}: exporting {path}")
@@ -112,7 +125,7 @@ def make_bundle(
             model = fold(load_encoder(source), subnetwork)
             _describe_encoder(bundle, model.encoder, source, subnetwork)
             entry = _write_language(
-                writer, folder, code, path, subnetwork, model
+                writer, folder, code, path, subnetwork, model, profile
             )
             bundle.languages[code] = entry
             bundle.save(folder, measured=bundle.files)
@@ -212,7 +225,7 @@ def _load(paths: Sequence[Path_]) -> dict[str, tuple[Path, Subnetwork]]:
                 f"{path}: its language {code!r} cannot name a folder in a "
                 f"bundle; use letters, digits, '-' and '_', as in zh-CN"
             )
-        one_of(config["task"], ["ctc"], f"task of {path}:")
+        one_of(config["task"], HEADS, f"task of {path}:")
         if code in loaded:
             raise SettingError(
                 f"{loaded[code][0]} and {path} are both of language {code}; "
@@ -253,6 +266,7 @@ def _write_language(
     path: Path,
     subnetwork: Subnetwork,
     model: FoldedModel,
+    profile: str,
 ) -> BundleLanguage:
     """Write the files of one language."""
     config, tokens = subnetwork.config, subnetwork.tokens
@@ -263,15 +277,20 @@ def _write_language(
         "normalize": str(int(model.encoder.normalize_input)),
         "method": str(config["method"]),
     }
-    files, tokens_file = writer.write(code, model, subnetwork, metadata)
+    blank = tokens.index(BLANK) if BLANK in tokens else 0
+    exported = framewise(client_model(profile, model, blank))
+    files, tokens_file = writer.write(code, exported, subnetwork, metadata)
+    tokens_file = tokens_name(profile, tokens_file)
     save_tokens(folder / tokens_file, tokens)
+    if isinstance(model.head, ClassificationHead):
+        pool_frames(folder / files[0])
     files.append(tokens_file)
     counts = subnetwork.sparsity_by_tensor().values()
-    return BundleLanguage(
+    entry = BundleLanguage(
         model=files[0],
         tokens=tokens_file,
         files=files,
-        blank=tokens.index(BLANK) if BLANK in tokens else 0,
+        blank=blank,
         unk=tokens.index(UNKNOWN) if UNKNOWN in tokens else None,
         unit=config.get("unit", "word"),
         spaceless=bool(config.get("spaceless", False)),
@@ -290,6 +309,9 @@ def _write_language(
             },
         },
     )
+    hop = frame_hop(model.encoder)
+    entry.files.extend(finish(profile, folder, entry, tokens, hop))
+    return entry
 
 
 def _describe_encoder(
@@ -303,17 +325,8 @@ def _describe_encoder(
         "fingerprint": subnetwork.config["fingerprint"],
     }
     bundle.sample_rate = encoder.sample_rate
-    bundle.normalize = bool(encoder.normalize_input)
+    bundle.normalize, bundle.variance_floor = audio_wanted(
+        bundle.profile, bool(encoder.normalize_input)
+    )
     bundle.min_samples = int(encoder.min_samples)
     bundle.hop = frame_hop(encoder)
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of what makes a graph."""
-    versions = {"s3router": __version__}
-    for name in (*_TOOLS, "onnxruntime", "onnxruntime-gpu"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

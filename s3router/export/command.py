@@ -41,6 +41,13 @@ def add_export(commands: argparse._SubParsersAction) -> None:
         "standalone: all weights for each; shared where that is possible, if "
         "not given",
     )
+    command.add_argument(
+        "--profile",
+        default="s3router",
+        metavar="PROFILE",
+        help="sherpa-onnx or onnx-asr: graphs and files that these run as "
+        "they are; s3router reads them too (default: s3router)",
+    )
     command.add_argument("--json", action="store_true", help="report as JSON")
     command.set_defaults(run=_export)
 
@@ -56,6 +63,7 @@ def _export(arguments: argparse.Namespace) -> int:
         arguments.layout,
         wavs=[read_audio(path) for path in arguments.audio],
         log=lambda line: print(line, file=sys.stderr, flush=True),
+        profile=arguments.profile,
     )
     if arguments.json:
         print(json.dumps(report, indent=2))

@@ -34,6 +34,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LAYOUTS = ("standalone", "shared")
 PRECISIONS = ("fp32",)
+#: Clients whose contract the graphs keep, besides our own.
+PROFILES = ("s3router", "sherpa-onnx", "onnx-asr")
 
 
 @dataclass
@@ -61,6 +63,10 @@ class Bundle:
         "shared": the weights lie in one file, the languages have masks.
     precision : str
         "fp32".
+    profile : str
+        The client that the graphs are for; the recogniser opens all.
+    variance_floor : float
+        Is added to the variance of audio when it is normalised.
     created_by : dict
         Package name to version.
     parity : dict
@@ -84,6 +90,8 @@ class Bundle:
     hop: int = 320
     layout: str = "standalone"
     precision: str = "fp32"
+    profile: str = "s3router"
+    variance_floor: float = 1e-7
     created_by: dict[str, str] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
@@ -253,6 +261,7 @@ class Bundle:
         for what, value, known in (
             ("layout", self.layout, LAYOUTS),
             ("precision", self.precision, PRECISIONS),
+            ("profile", self.profile, PROFILES),
         ):
             if value not in known:
                 raise FormatError(
