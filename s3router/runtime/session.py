@@ -85,7 +85,9 @@ class Session:
         feed = {INPUT: input_values}
         if len(self.ort.get_inputs()) > 1:
             rows, samples = input_values.shape
-            feed[LENGTHS] = np.array(lengths or [samples] * rows, np.int64)
+            if lengths is None:
+                lengths = [samples] * rows
+            feed[LENGTHS] = np.asarray(lengths, dtype=np.int64)
         return self.ort.run(None, feed)[0]
 
     @property
