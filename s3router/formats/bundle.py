@@ -6,6 +6,8 @@
     <language>.onnx          layout "shared": a graph with mask and head
     <language>.tokens.txt
     backbone.bin             its weights, which all languages name
+    <language>/vocab.txt     profile "onnx-asr": instead of tokens.txt, with a
+    <language>/config.json   file that says what the graph is
 
 Read by export and by the runtime, so it needs numpy-free Python only. Every
 file is listed once, with its size and hash; a language names the files that
