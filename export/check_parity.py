@@ -11,8 +11,8 @@ import json
 import sys
 
 from s3router.errors import S3RouterError
-from s3router.export.bundle import check_bundle
 from s3router.export.parity import TOLERANCE
+from s3router.export.verification import check_bundle
 from s3router.runtime.audio import read_audio
 
 

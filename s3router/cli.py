@@ -91,7 +91,8 @@ def _add_transcribe(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "transcribe",
         help="recognise speech with a bundle",
-        description="Print one line for each file: its path, a tab, the text.",
+        description="Print one line for each file: its path, a tab, the text; "
+        "or the label, where the language is a task that classifies.",
     )
     command.add_argument("bundle", metavar="BUNDLE")
     command.add_argument("files", nargs="+", metavar="FILE")
@@ -147,13 +148,17 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     done = []
     for path in arguments.files:
         try:
-            transcript = recognizer.transcribe(path)
+            if recognizer.task == "classification":
+                transcript = recognizer.classify(path)
+            else:
+                transcript = recognizer.transcribe(path)
         except (S3RouterError, OSError) as error:
             # The other files are still worth transcribing.
             _complain(error)
             continue
         done.append(transcript)
-        line = f"{path}\t{transcript.text}"
+        text = getattr(transcript, "label", None) or transcript.text
+        line = f"{path}\t{text}"
         if arguments.json:
             entry = {"path": path, **transcript.as_dict()}
             line = json.dumps(entry, ensure_ascii=False)

@@ -6,46 +6,28 @@ A bundle that does not verify is not written.
 import os
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from s3router import __version__
-from s3router.errors import MismatchError, SettingError, one_of
+from s3router.errors import SettingError, one_of
 from s3router.export.accuracy import measure_change
-from s3router.export.cuts import STRUCTURED
 from s3router.export.encodings import AUTO, ENCODINGS, describe_encoding
-from s3router.export.fold import FoldedModel
-from s3router.export.layouts import (
-    Shared,
-    Standalone,
-    choose_layout,
-    open_layout,
-)
-from s3router.export.parity import TOLERANCE, ParityReport, check_language
+from s3router.export.language import write_language
+from s3router.export.layouts import choose_layout, open_layout
+from s3router.export.parity import TOLERANCE
 from s3router.export.precision import fold_and_round
-from s3router.export.probes import frame_hop, probe_signal
-from s3router.export.runner import check_runner
+from s3router.export.probes import frame_hop
+from s3router.export.profiles import audio_wanted, check_profile
 from s3router.export.shared import BACKBONE
+from s3router.export.subnetworks import load_subnetworks
 from s3router.export.transcripts import read_transcripts
-from s3router.formats.bundle import (
-    PRECISIONS,
-    Bundle,
-    BundleLanguage,
-)
-from s3router.formats.files import atomic_folder, sha256_file
-from s3router.formats.language_codes import is_language_code
-from s3router.formats.subnetwork import CONFIG, Subnetwork
-from s3router.formats.tokens_file import save_tokens
+from s3router.export.verification import Verification
+from s3router.export.versions import tool_versions
+from s3router.formats.bundle import PRECISIONS, Bundle
+from s3router.formats.files import atomic_folder
+from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import SSLEncoder
-from s3router.runtime.recognizer import Recognizer
-
-BLANK, UNKNOWN = "<blk>", "<unk>"
-#: Samples that mode "switch" is compared on.
-_SECOND = 16000
-_TOOLS = ("torch", "onnx", "onnxscript", "transformers", "numpy")
 
 Path_ = str | os.PathLike
 
@@ -59,8 +41,9 @@ def make_bundle(
     wavs: Sequence[np.ndarray] = (),
     tolerance: float = TOLERANCE,
     encoding: str = AUTO,
-    log: Callable[[str], None] | None = None,
+    profile: str = "s3router",
     transcripts: Sequence[Path_] = (),
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Export subnetworks of one encoder into a bundle folder.
 
@@ -78,8 +61,7 @@ def make_bundle(
         "standalone": one graph with all its weights for each language. None:
         shared where no subnetwork has weights of its own.
     precision : str
-        How weights are stored: "fp32", "fp16" or "int8", see
-        `s3router.export.precision`.
+        "fp32", "fp16" or "int8", see `s3router.export.precision`.
     wavs : sequence of np.ndarray
         (samples,) float32 clips of real audio, to verify with as well.
     tolerance : float
@@ -87,23 +69,28 @@ def make_bundle(
     encoding : str
         How layout "standalone" stores weights with many zeros: "auto" (the
         smallest for each), "dense", "gaps", "bits" or "sparse".
-    log : callable, optional
-        Is told of progress and warnings, one line at a time.
+    profile : str
+        Whose contract the graphs keep: "s3router", "sherpa-onnx" or
+        "onnx-asr", see `s3router.export.profiles`.
     transcripts : sequence of str or path
         CSV files of clips and what is said in them, see
         `s3router.export.transcripts`; error rates are reported with them.
+    log : callable, optional
+        Is told of progress and warnings, one line at a time.
 
     Returns
     -------
     dict
         "layout", "precision", "bytes" and "seconds" of all, and "languages":
-        code to its own "bytes", "seconds", "sparsity", "parity" and "change".
+        code to its own "bytes", "seconds", "sparsity", "parity", "change" and,
+        of layout "standalone", "encoding".
 
     Raises
     ------
     SettingError
         If nothing is to be exported, two subnetworks have one language, the
-        layout or precision is unknown, or weights cannot be shared.
+        layout, precision, encoding or profile is unknown, or they do not fit
+        the subnetworks.
     MismatchError
         If the subnetworks were made for different encoders, or the encoder is
         not theirs.
@@ -114,53 +101,45 @@ def make_bundle(
     one_of(precision, PRECISIONS, "precision")
     one_of(encoding, ENCODINGS, "encoding")
     log = log or (lambda line: None)
-    loaded = _load(subnetworks)
+    loaded = load_subnetworks(subnetworks)
     if not loaded:
         raise SettingError("there is no subnetwork to export")
     first = next(iter(loaded.values()))[1]
     source = encoder or first.config["encoder"]
-    layout = choose_layout(layout, {str(p): s for p, s in loaded.values()})
+    named = {str(path): one for path, one in loaded.values()}
+    layout = choose_layout(check_profile(profile, layout, named), named)
     rate = first.config.get("sample_rate", 16000)
     spoken = read_transcripts(transcripts, loaded, rate)
     with atomic_folder(output) as folder:
         bundle, report = Bundle({}, {}, layout=layout, precision=precision), {}
-        bundle.created_by = _versions()
+        bundle.created_by, bundle.profile = tool_versions(), profile
         writer = open_layout(layout, folder, source, first, precision, encoding)
-        clip, heard = probe_signal(_SECOND, seed=0), {}
+        verification = Verification(folder, wavs, tolerance)
         for code, (path, subnetwork) in loaded.items():
             log(f"{code}: exporting {path}")
             began = time.perf_counter()
             model, rounded = fold_and_round(bundle, source, subnetwork)
             _describe_encoder(bundle, model.encoder, source, subnetwork)
-            entry = _write_language(
-                writer, folder, code, path, subnetwork, model
+            bundle.languages[code] = write_language(
+                writer, folder, code, path, subnetwork, model, profile
             )
-            bundle.languages[code] = entry
             bundle.save(folder, measured=bundle.files)
-            recognizer = Recognizer(folder, code, "cpu")
-            parity = check_language(
-                rounded, subnetwork, recognizer, wavs, tolerance
+            recognizer, parity = verification.language(
+                code, rounded, subnetwork
             )
-            if _runs_on_runner(entry):
-                heard[code] = recognizer.logits(clip)
             bundle.parity[code] = parity.as_dict()
             change = measure_change(model, recognizer, wavs, spoken[code])
             bundle.change[code] = change.as_dict() if change else {}
-            seconds = time.perf_counter() - began
-            report[code] = _report(bundle, code, seconds, parity)
-            log(
-                f"{code}: {report[code]['bytes'] / 1e6:.1f} MB, "
-                f"{parity.zeros} zeros, logits within "
-                f"{parity.max_error:.1e} of torch"
-            )
-            if told := entry.details.get("encoding"):
-                log(f"{code}: {describe_encoding(told)}")
+            report[code] = _report(bundle, code, time.perf_counter() - began)
+            for line in _lines(report[code]):
+                log(f"{code}: {line}")
             if change and change.warning:
                 log(f"warning: {change.warning}")
-        bundle.runner = writer.finish()
+        # A client has no mode, and a classifier no logits of frames.
+        bundle.runner = writer.finish() if profile == "s3router" else None
         bundle.save(folder, measured=bundle.files)
         if bundle.runner:
-            check_runner(folder, heard, clip, _allowed(bundle, tolerance))
+            verification.together()
     return {
         "layout": layout,
         "precision": precision,
@@ -170,125 +149,7 @@ def make_bundle(
     }
 
 
-def check_bundle(
-    folder: Path_,
-    subnetworks: Sequence[Path_] = (),
-    encoder: str | None = None,
-    wavs: Sequence[np.ndarray] = (),
-    providers: str | None = "cpu",
-    tolerance: float = TOLERANCE,
-) -> dict[str, dict[str, Any]]:
-    """Verify a bundle again, against its subnetworks and torch.
-
-    Arguments
-    ---------
-    folder : str or path
-        The bundle.
-    subnetworks : sequence of str or path
-        Its subnetwork folders; where the manifest says, if not given.
-    encoder : str, optional
-        Where the encoder is; as the manifest says, if not given.
-    wavs : sequence of np.ndarray
-        (samples,) float32 clips of real audio, to verify with as well.
-    providers : str, optional
-        What onnxruntime should run on.
-    tolerance : float
-        Largest difference of logits from torch that passes.
-
-    Returns
-    -------
-    dict
-        Language code to the numbers, as in `ParityReport`.
-
-    Raises
-    ------
-    FormatError
-        If a file is truncated or altered.
-    MismatchError
-        If a subnetwork is not the one that the bundle was made from.
-    VerificationError
-        If onnxruntime does not compute what torch computes.
-    """
-    bundle = Bundle.load(folder)
-    bundle.verify()
-    source = encoder or bundle.encoder["name"]
-    given = {code: path for code, (path, _) in _load(subnetworks).items()}
-    report, clip, heard = {}, probe_signal(_SECOND, seed=0), {}
-    for code, entry in bundle.languages.items():
-        path = given.get(code) or entry.details["subnetwork"]
-        subnetwork = Subnetwork.load(path)
-        if sha256_file(Path(path) / CONFIG) != entry.details["config_sha256"]:
-            raise MismatchError(
-                f"{path} is not the subnetwork that {code} in {folder} was "
-                f"made from: its {CONFIG} differs; name the right one with "
-                f"--subnetworks"
-            )
-        _, rounded = fold_and_round(bundle, source, subnetwork)
-        recognizer = Recognizer(folder, code, providers)
-        parity = check_language(
-            rounded, subnetwork, recognizer, wavs, tolerance
-        )
-        report[code] = parity.as_dict()
-        if _runs_on_runner(entry):
-            heard[code] = recognizer.logits(clip)
-    if bundle.runner:
-        bundle.parity = report
-        check_runner(folder, heard, clip, _allowed(bundle, tolerance))
-    return report
-
-
-def _runs_on_runner(entry: BundleLanguage) -> bool:
-    """Return whether a language is a mask over weights of whole shape."""
-    return entry.details.get("form") != STRUCTURED
-
-
-def _allowed(bundle: Bundle, tolerance: float) -> dict[str, float]:
-    """Return how far mode "switch" may be from mode "fold", by language.
-
-    Each may be as far from torch as verification let mode "fold" be.
-    """
-    return {
-        code: 2 * max(tolerance, parity["max_error"])
-        for code, parity in bundle.parity.items()
-    }
-
-
-def _load(paths: Sequence[Path_]) -> dict[str, tuple[Path, Subnetwork]]:
-    """Return subnetworks by language; all must fit into one bundle."""
-    loaded: dict[str, tuple[Path, Subnetwork]] = {}
-    for path in map(Path, paths):
-        subnetwork = Subnetwork.load(path)
-        config = subnetwork.config
-        code = config["language"]
-        if not is_language_code(code):
-            raise SettingError(
-                f"{path}: its language {code!r} cannot name a folder in a "
-                f"bundle; use letters, digits, '-' and '_', as in zh-CN"
-            )
-        one_of(config["task"], ["ctc"], f"task of {path}:")
-        if code in loaded:
-            raise SettingError(
-                f"{loaded[code][0]} and {path} are both of language {code}; "
-                f"a bundle has one of each"
-            )
-        loaded[code] = (path, subnetwork)
-    for key in ("fingerprint", "sample_rate", "normalize"):
-        values = {
-            str(path): subnetwork.config.get(key)
-            for path, subnetwork in loaded.values()
-        }
-        if len(set(values.values())) > 1:
-            said = ", ".join(f"{v} in {p}" for p, v in values.items())
-            raise MismatchError(
-                f"these subnetworks cannot share a bundle, their {key} "
-                f"differs: {said}"
-            )
-    return loaded
-
-
-def _report(
-    bundle: Bundle, code: str, seconds: float, parity: ParityReport
-) -> dict[str, Any]:
+def _report(bundle: Bundle, code: str, seconds: float) -> dict[str, Any]:
     """Return what is told of a language; shared files are nobody's own."""
     entry = bundle.languages[code]
     own = [name for name in entry.files if name != BACKBONE]
@@ -296,57 +157,22 @@ def _report(
         "bytes": sum(bundle.files[name]["bytes"] for name in own),
         "seconds": seconds,
         "sparsity": entry.sparsity,
-        "parity": parity.as_dict(),
+        "parity": bundle.parity[code],
         "change": bundle.change[code],
         **{k: v for k, v in entry.details.items() if k == "encoding"},
     }
 
 
-def _write_language(
-    writer: Standalone | Shared,
-    folder: Path,
-    code: str,
-    path: Path,
-    subnetwork: Subnetwork,
-    model: FoldedModel,
-) -> BundleLanguage:
-    """Write the files of one language."""
-    config, tokens = subnetwork.config, subnetwork.tokens
-    metadata = {
-        "language": code,
-        "s3router.version": __version__,
-        "sample_rate": str(model.encoder.sample_rate),
-        "normalize": str(int(model.encoder.normalize_input)),
-        "method": str(config["method"]),
-    }
-    files, tokens_file = writer.write(code, model, subnetwork, metadata)
-    save_tokens(folder / tokens_file, tokens)
-    files.append(tokens_file)
-    counts = subnetwork.sparsity_by_tensor().values()
-    return BundleLanguage(
-        model=files[0],
-        tokens=tokens_file,
-        files=files,
-        blank=tokens.index(BLANK) if BLANK in tokens else 0,
-        unk=tokens.index(UNKNOWN) if UNKNOWN in tokens else None,
-        unit=config.get("unit", "word"),
-        spaceless=bool(config.get("spaceless", False)),
-        task=config["task"],
-        method=config["method"],
-        sparsity=subnetwork.sparsity(),
-        zeros=sum(removed for removed, _ in counts),
-        head=config.get("head", {}),
-        details={
-            "subnetwork": str(path),
-            "config_sha256": sha256_file(path / CONFIG),
-            **writer.details,
-            **{
-                key: config[key]
-                for key in ("targets", "scope", "pattern", "versions")
-                if key in config
-            },
-        },
-    )
+def _lines(report: dict[str, Any]) -> list[str]:
+    """Return what a report says to people."""
+    parity = report["parity"]
+    lines = [
+        f"{report['bytes'] / 1e6:.1f} MB, {parity['zeros']} zeros, logits "
+        f"within {parity['max_error']:.1e} of torch"
+    ]
+    if "encoding" in report:
+        lines.append(describe_encoding(report["encoding"]))
+    return lines
 
 
 def _describe_encoder(
@@ -360,17 +186,8 @@ def _describe_encoder(
         "fingerprint": subnetwork.config["fingerprint"],
     }
     bundle.sample_rate = encoder.sample_rate
-    bundle.normalize = bool(encoder.normalize_input)
+    bundle.normalize, bundle.variance_floor = audio_wanted(
+        bundle.profile, bool(encoder.normalize_input)
+    )
     bundle.min_samples = int(encoder.min_samples)
     bundle.hop = frame_hop(encoder)
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of what makes a graph."""
-    versions = {"s3router": __version__}
-    for name in (*_TOOLS, "onnxruntime", "onnxruntime-gpu"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -49,6 +49,13 @@ def add_export(commands: argparse._SubParsersAction) -> None:
         "the size, and faster",
     )
     command.add_argument(
+        "--profile",
+        default="s3router",
+        metavar="PROFILE",
+        help="sherpa-onnx or onnx-asr: graphs and files that these run as "
+        "they are; s3router reads them too (default: s3router)",
+    )
+    command.add_argument(
         "--encoding",
         default="auto",
         metavar="NAME",
@@ -82,6 +89,7 @@ def _export(arguments: argparse.Namespace) -> int:
         encoding=arguments.encoding,
         log=lambda line: print(line, file=sys.stderr, flush=True),
         transcripts=arguments.transcripts,
+        profile=arguments.profile,
     )
     if arguments.json:
         print(json.dumps(report, indent=2))

@@ -16,7 +16,8 @@ from s3router.formats.subnetwork import Subnetwork
 from s3router.masks.apply import apply_masks, put_weights
 from s3router.models.bottleneck import attach_bottlenecks
 from s3router.models.encoder import SSLEncoder
-from s3router.models.heads import CTCHead
+from s3router.models.heads import HEADS, ClassificationHead, CTCHead
+from s3router.runtime.session import INPUT, OUTPUT
 
 
 class FoldedModel(nn.Module):
@@ -29,6 +30,10 @@ class FoldedModel(nn.Module):
     head : CTCHead
         The subnetwork's head.
     """
+
+    #: What the graph calls the arguments of `forward` and its result.
+    inputs: tuple[str, ...] = (INPUT,)
+    output = OUTPUT
 
     def __init__(self, encoder: SSLEncoder, head: CTCHead):
         super().__init__()
@@ -48,7 +53,8 @@ class FoldedModel(nn.Module):
         Returns
         -------
         torch.Tensor
-            (N, frames, tokens) float32.
+            (N, frames, tokens) float32; (N, classes) of a task that
+            classifies.
         """
         return self.head(self.encoder.forward_unpadded(input_values))
 
@@ -67,12 +73,16 @@ class FoldedModel(nn.Module):
         Returns
         -------
         list of torch.Tensor
-            (frames, tokens) float32 each, without padding.
+            (frames, tokens) float32 each, without padding; (classes,) of a
+            task that classifies.
         """
         lengths = torch.tensor([len(wav) for wav in wavs])
         batch = nn.utils.rnn.pad_sequence(wavs, batch_first=True)
         features, frames = self.encoder.front_end(batch, lengths)
-        logits = self.head(self.encoder.contextualize(features, frames))
+        hidden = self.encoder.contextualize(features, frames)
+        if isinstance(self.head, ClassificationHead):
+            return list(self.head(hidden, frames))
+        logits = self.head(hidden)
         return [row[:n] for row, n in zip(logits, frames.tolist(), strict=True)]
 
 
@@ -100,7 +110,7 @@ def fold(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
     _check_fit(encoder, subnetwork)
     encoder.cpu().float().requires_grad_(False)
     put_subnetwork(encoder.model, subnetwork)
-    model = _under_head(encoder, subnetwork)
+    model = _under_head(encoder, subnetwork, subnetwork.config["task"])
     _check_zeros(model, subnetwork.masks)
     return model
 
@@ -113,7 +123,7 @@ def plain_model(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
     encoder : SSLEncoder
         Freshly loaded; used up.
     subnetwork : Subnetwork
-        Made for this encoder; only its head is taken.
+        Made for this encoder; only its head is taken, as one of CTC.
 
     Returns
     -------
@@ -126,7 +136,7 @@ def plain_model(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
         If the subnetwork was made for another encoder.
     """
     _check_fit(encoder, subnetwork)
-    return _under_head(encoder, subnetwork)
+    return _under_head(encoder, subnetwork, "ctc")
 
 
 def _check_fit(encoder: SSLEncoder, subnetwork: Subnetwork) -> None:
@@ -141,10 +151,12 @@ def _check_fit(encoder: SSLEncoder, subnetwork: Subnetwork) -> None:
         )
 
 
-def _under_head(encoder: SSLEncoder, subnetwork: Subnetwork) -> FoldedModel:
+def _under_head(
+    encoder: SSLEncoder, subnetwork: Subnetwork, task: str
+) -> FoldedModel:
     """Return encoder and head as one plain model."""
     encoder = encoder.cpu().float().requires_grad_(False)
-    head = CTCHead.from_numpy(subnetwork.head)
+    head = HEADS[task].from_numpy(subnetwork.head)
     model = FoldedModel(encoder, head.requires_grad_(False))
     _remove_parametrizations(model)
     return model

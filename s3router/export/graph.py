@@ -19,7 +19,7 @@ import torch
 
 from s3router.errors import MissingDependencyError
 from s3router.export.fold import FoldedModel
-from s3router.runtime.session import INPUT, OUTPUT
+from s3router.runtime.session import LENGTHS
 
 # Below 20, Gelu is taken apart and onnxruntime does not put it together.
 OPSET = 20
@@ -173,16 +173,21 @@ def _trace(model: FoldedModel) -> Any:
     """Run torch's exporter, quietly."""
     onnx_ir()
     # Two rows and several frames: sizes of one would be taken for constants.
-    example = torch.zeros(2, 8 * model.encoder.min_samples)
+    samples = 8 * model.encoder.min_samples
+    examples = [torch.zeros(2, samples)]
+    shapes = [{0: "batch", 1: "samples"}]
+    if LENGTHS in model.inputs:
+        examples.append(torch.tensor([samples, samples // 2]))
+        shapes.append({0: "batch"})
     with _quiet(), torch.no_grad():
         return torch.onnx.export(
             model,
-            (example,),
+            tuple(examples),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: "batch", 1: "samples"},),
+            input_names=list(model.inputs),
+            output_names=[model.output],
+            dynamic_shapes=tuple(shapes),
             verbose=False,
         )
 
@@ -273,7 +278,8 @@ def _tidy(ir_model: Any) -> None:
     outputs = [value for node in graph for value in node.outputs]
     for value in [*graph.inputs, *graph.initializers.values(), *outputs]:
         value.metadata_props.clear()
-    batch, _, tokens = graph.outputs[0].shape
-    graph.outputs[0].shape = ir.Shape([batch, "frames", tokens])
+    shape = graph.outputs[0].shape
+    if len(shape) > 2:
+        graph.outputs[0].shape = ir.Shape([shape[0], "frames", shape[2]])
     ir_model.metadata_props.clear()
     ir_model.doc_string = None

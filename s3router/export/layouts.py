@@ -7,7 +7,7 @@ A layout is made with the folder, and writes one language after the other.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from s3router.export.shared import BACKBONE, SharedGraph
 from s3router.formats.bundle import LAYOUTS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder
+
+Change = Callable[[Any], None]
 
 
 class Standalone:
@@ -55,6 +57,7 @@ class Standalone:
         model: FoldedModel,
         subnetwork: Subnetwork,
         metadata: Mapping[str, str],
+        change: Change,
     ) -> tuple[list[str], str]:
         """Write the graph of a language.
 
@@ -68,6 +71,8 @@ class Standalone:
             The subnetwork.
         metadata : mapping of str to str
             What else to write into the graph.
+        change : callable
+            Is given the onnx_ir.Model, to finish it, before it is written.
 
         Returns
         -------
@@ -84,6 +89,7 @@ class Standalone:
         graph = build_graph(model)
         graph.metadata_props.update(metadata)
         lower_graph(graph, types)
+        change(graph)
         summary, sparse = encode(graph, self._encoding)
         self.details = {"encoding": summary, **cuts.describe()}
         files = save_graph(graph, path, sparse)
@@ -135,6 +141,7 @@ class Shared:
         model: FoldedModel,
         subnetwork: Subnetwork,
         metadata: Mapping[str, str],
+        change: Change,
     ) -> tuple[list[str], str]:
         """Write the graph of a language, as `Standalone.write`."""
         name, masks, graph = f"{code}.onnx", subnetwork.masks, None
@@ -144,10 +151,12 @@ class Shared:
             graph = self._graph.gathered(self._plain(), cuts)
             masks = cuts.rest(masks)
         self._graph.write(
-            self._folder / name, masks, model.head, metadata, graph
+            self._folder / name, masks, model.head, metadata, change, graph
         )
-        # The buffer that mode switch masks is of float32.
-        if not cuts and self._precision == "fp32":
+        # The buffer that mode switch masks is of float32; its runner gives
+        # logits of frames.
+        ctc = subnetwork.config["task"] == "ctc"
+        if ctc and not cuts and self._precision == "fp32":
             self._runner.add(code, self._folder / name)
         return [name, BACKBONE], f"{code}.tokens.txt"
 

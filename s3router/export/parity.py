@@ -16,14 +16,17 @@ import numpy as np
 import torch
 
 from s3router.errors import VerificationError
+from s3router.export.clients import check_client
 from s3router.export.cuts import STRUCTURED, Cuts, find_cuts
 from s3router.export.emulate import quantized_inputs
 from s3router.export.fold import FoldedModel
 from s3router.export.gathered import read_gathered
 from s3router.export.graph import TRANSPOSED
 from s3router.export.int8 import SCALE
+from s3router.export.pooling import check_label
 from s3router.export.precision import STORED, choose_types
 from s3router.export.probes import probe_signal, stress_lengths
+from s3router.export.profiles import client_logits
 from s3router.export.shared import BITS
 from s3router.export.stored import StoredWeights
 from s3router.formats.bundle_language import BundleLanguage
@@ -70,6 +73,8 @@ class ParityReport:
         Masked weights in the graph, and the zeros in them.
     provider : str
         What onnxruntime ran on.
+    client : str or None
+        What else read the same text, see `check_client`.
     """
 
     max_error: float
@@ -82,6 +87,7 @@ class ParityReport:
     tensors: int
     zeros: int
     provider: str
+    client: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -150,14 +156,13 @@ def check_language(
     plain = [torch_logits(model, clip) for clip in clips]
     got = [recognizer.logits(clip) for clip in clips]
     batch = [probe_signal(lengths[-2], 90 + i) for i in range(3)]
-    if model.encoder.normalize_input:
-        batch = [normalize(row) for row in batch]
     with quantized_inputs(model, types):
         expected = [torch_logits(model, clip) for clip in clips]
-        error = _batch_error(model, recognizer, np.stack(batch))
-    error = max(error, *map(_difference, expected, got))
-    noise = max(map(_difference, plain, expected))
-    padded = _padded_error(model, clips, got)
+        error = _batch_error(model, recognizer, batch)
+    wanted = _wanted(recognizer, expected)
+    error = max(error, *map(_difference, wanted, got))
+    noise = max(map(_difference, _wanted(recognizer, plain), wanted))
+    padded = _padded_error(model, recognizer, clips, got)
     largest = float(max(np.abs(logits).max() for logits in expected))
     rounding, beyond = None, max(error - noise, padded - 2 * noise)
     if beyond >= tolerance:
@@ -186,6 +191,7 @@ def check_language(
         tensors=tensors,
         zeros=zeros,
         provider=recognizer.provider,
+        client=check_client(recognizer, clips, tolerance),
     )
 
 
@@ -368,15 +374,31 @@ def _rounding(
 
 @torch.no_grad()
 def _batch_error(
-    model: FoldedModel, recognizer: Recognizer, batch: np.ndarray
+    model: FoldedModel, recognizer: Recognizer, batch: list[np.ndarray]
 ) -> float:
     """Return the largest difference on clips of one length, run together."""
-    expected = model(torch.from_numpy(batch)).numpy()
-    return _difference(expected, recognizer.session.run(batch))
+    alone = _wanted(recognizer, [torch_logits(model, clip) for clip in batch])
+    rows = np.stack([recognizer.prepare(clip) for clip in batch])
+    return _difference(np.stack(alone), recognizer.session.run(rows))
+
+
+def _wanted(
+    recognizer: Recognizer, logits: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Return what the graph should give for the model's logits."""
+    bundle = recognizer.bundle
+    entry = bundle.languages[recognizer.language]
+    return [
+        client_logits(bundle.profile, one, entry, recognizer.symbols)
+        for one in logits
+    ]
 
 
 def _padded_error(
-    model: FoldedModel, clips: list[np.ndarray], got: list[np.ndarray]
+    model: FoldedModel,
+    recognizer: Recognizer,
+    clips: list[np.ndarray],
+    got: list[np.ndarray],
 ) -> float:
     """Return the largest difference from torch's padded batches.
 
@@ -387,8 +409,9 @@ def _padded_error(
     for start in range(0, len(order), _BATCH):
         part = order[start : start + _BATCH]
         together = model.padded([torch.from_numpy(clips[i]) for i in part])
-        for i, logits in zip(part, together, strict=True):
-            error = max(error, _difference(logits.numpy(), got[i]))
+        wanted = _wanted(recognizer, [row.numpy() for row in together])
+        for i, logits in zip(part, wanted, strict=True):
+            error = max(error, _difference(logits, got[i]))
     return error
 
 
@@ -409,6 +432,9 @@ def _check_text(
 ) -> None:
     """Raise VerificationError if torch and the recogniser read otherwise."""
     entry = recognizer.bundle.languages[recognizer.language]
+    if entry.task == "classification":
+        check_label(tokens, recognizer, clip, logits)
+        return
     text = read_text(logits, tokens, entry)
     got = recognizer.transcribe(clip).text
     if got != text:

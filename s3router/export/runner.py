@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from s3router.errors import VerificationError
+from s3router.export.cuts import STRUCTURED
 from s3router.export.graph import onnx_ir
 from s3router.export.shared import BACKBONE, BITS, SharedGraph
+from s3router.formats.bundle_language import BundleLanguage
 from s3router.runtime.recognizer import Recognizer
 from s3router.runtime.switch import PLACES
 
@@ -109,6 +111,22 @@ def find_inputs(path: str | Path) -> dict[str, list[int]]:
             offset = content.find(tensor.raw_data)
             found[tensor.name] = [offset, *tensor.dims]
     return found
+
+
+def runs_on_runner(entry: BundleLanguage) -> bool:
+    """Return whether mode "switch" can run a language.
+
+    Arguments
+    ---------
+    entry : BundleLanguage
+        Of a bundle that has a runner.
+
+    Returns
+    -------
+    bool
+        Whether it is a mask over weights of whole shape, and transcribes.
+    """
+    return entry.task == "ctc" and entry.details.get("form") != STRUCTURED
 
 
 def check_runner(

@@ -102,6 +102,7 @@ class SharedGraph:
         masks: Mapping[str, np.ndarray],
         head: CTCHead,
         metadata: Mapping[str, str],
+        change: Callable[[Any], None] = lambda model: None,
         graph: Any = None,
     ) -> None:
         """Write the graph of a language.
@@ -116,6 +117,8 @@ class SharedGraph:
             Of the language.
         metadata : mapping of str to str
             What else to write into the graph.
+        change : callable
+            Is given the onnx_ir.Model, to finish it, before it is written.
         graph : onnx_ir.Model, optional
             From `gathered`, with masks of that size; used up. The whole
             encoder's, if not given.
@@ -135,6 +138,7 @@ class SharedGraph:
             model.graph.insert_before(model.graph[0], nodes)
         # Weights are cast and gathered before they are masked.
         model.graph.sort()
+        change(model)
         self._ir.save(model, path)
 
     def _move_out(self, model: Any) -> None:
@@ -211,7 +215,8 @@ class SharedGraph:
             keep = node("Slice", keep, begin, end)
         name = "s3router.shape_" + "x".join(map(str, mask.shape))
         keep = node("Reshape", keep, constant(name, np.array(mask.shape)))
-        kind = weight.dtype.numpy()
+        # Of what was gathered nothing is stated: it can be inferred.
+        kind = weight.dtype.numpy() if weight.dtype else np.dtype(np.float32)
         zero = constant(f"s3router.zero_{kind}", np.zeros((), kind))
         users = tuple(weight.uses())
         masked = node("Where", keep, weight, zero)

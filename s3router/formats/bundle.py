@@ -7,6 +7,8 @@
     <language>.tokens.txt
     backbone.bin             its weights, which all languages name
     runner.onnx              takes masked weights as inputs, for mode "switch"
+    <language>/vocab.txt     profile "onnx-asr": instead of tokens.txt, with a
+    <language>/config.json   file that says what the graph is
 
 Read by export and by the runtime, so it needs numpy-free Python only. Every
 file is listed once, with its size and hash; a language names the files that
@@ -35,6 +37,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LAYOUTS = ("standalone", "shared")
 PRECISIONS = ("fp32", "fp16", "int8")
+#: Clients whose contract the graphs keep, besides our own.
+PROFILES = ("s3router", "sherpa-onnx", "onnx-asr")
 
 
 @dataclass
@@ -62,6 +66,10 @@ class Bundle:
         "shared": the weights lie in one file, the languages have masks.
     precision : str
         How weights are stored: "fp32", "fp16" or "int8".
+    profile : str
+        The client that the graphs are for; the recogniser opens all.
+    variance_floor : float
+        Is added to the variance of audio when it is normalised.
     created_by : dict
         Package name to version.
     parity : dict
@@ -91,6 +99,8 @@ class Bundle:
     hop: int = 320
     layout: str = "standalone"
     precision: str = "fp32"
+    profile: str = "s3router"
+    variance_floor: float = 1e-7
     created_by: dict[str, str] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     runner: str | None = None
@@ -263,6 +273,7 @@ class Bundle:
         for what, value, known in (
             ("layout", self.layout, LAYOUTS),
             ("precision", self.precision, PRECISIONS),
+            ("profile", self.profile, PROFILES),
         ):
             if value not in known:
                 raise FormatError(

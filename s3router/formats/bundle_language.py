@@ -25,7 +25,8 @@ class BundleLanguage:
     spaceless : bool
         Whether the language is written without spaces.
     task : str
-        "ctc".
+        "ctc"; or "classification": the tokens are names of classes, and a
+        clip has one.
     method : str
         How the subnetwork was found.
     sparsity : float

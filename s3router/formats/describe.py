@@ -97,6 +97,7 @@ def describe_bundle(folder: str | os.PathLike) -> dict[str, Any]:
         "path": str(folder),
         "layout": bundle.layout,
         "precision": bundle.precision,
+        "profile": bundle.profile,
         "encoder": bundle.encoder.get("name"),
         "family": bundle.encoder.get("family"),
         "fingerprint": bundle.encoder.get("fingerprint"),
@@ -104,6 +105,7 @@ def describe_bundle(folder: str | os.PathLike) -> dict[str, Any]:
         "normalize": bundle.normalize,
         "languages": {
             code: {
+                "task": entry.task,
                 "method": entry.method,
                 "form": entry.details.get("form", ""),
                 "sparsity": entry.sparsity,

@@ -257,7 +257,8 @@ class Subnetwork:
 
     def _check_head(self, where: str) -> None:
         weight = self.head.get("weight")
-        if self.config.get("task") != "ctc" or weight is None:
+        one_each = ("ctc", "classification")
+        if self.config.get("task") not in one_each or weight is None:
             return
         if len(weight) != len(self.tokens):
             raise MismatchError(

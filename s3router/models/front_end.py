@@ -74,6 +74,8 @@ def group_norm_of_clips(
     torch.Tensor, (B, C, T) float32
         Normalised; 0 in the padding.
     """
+    if torch.compiler.is_compiling():
+        return _group_norm_by_mask(norm, hidden, frames)
     counts = frames.tolist()
     if min(counts) == hidden.shape[2]:
         return norm(hidden)
@@ -82,6 +84,20 @@ def group_norm_of_clips(
     for row, count in enumerate(counts):
         normed[row, :, :count] = norm(hidden[row : row + 1, :, :count])[0]
     return normed
+
+
+def _group_norm_by_mask(
+    norm: nn.GroupNorm, hidden: Tensor, frames: Tensor
+) -> Tensor:
+    """The same without a step that depends on values, for graphs."""
+    valid = valid_positions(frames, hidden.shape[2])[:, None, None, :]
+    groups = hidden.unflatten(1, (norm.num_groups, -1))
+    count = frames[:, None, None, None].clamp(min=1) * groups.shape[2]
+    mean = groups.masked_fill(~valid, 0.0).sum((2, 3), keepdim=True) / count
+    centred = (groups - mean).masked_fill(~valid, 0.0)
+    variance = centred.square().sum((2, 3), keepdim=True) / count
+    normed = (centred * torch.rsqrt(variance + norm.eps)).flatten(1, 2)
+    return normed * norm.weight[:, None] + norm.bias[:, None]
 
 
 def run_conv_layers(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from s3router.errors import MismatchError
+from s3router.models.lengths import valid_positions
 
 
 class CTCHead(nn.Module):
@@ -129,3 +130,54 @@ class CTCHead(nn.Module):
         head = cls(hidden_size, vocab_size, dropout)
         head.load_numpy(weights)
         return head
+
+
+class ClassificationHead(CTCHead):
+    """Class logits of a whole clip: the mean over its frames, then linear.
+
+    Stored as a CTC head is, under the same names: "weight" (classes, D) and
+    "bias" (classes,).
+
+    Arguments
+    ---------
+    hidden_size : int
+        Width D of the hidden states.
+    vocab_size : int
+        Number of classes.
+    dropout : float
+        On the pooled states while training.
+    init_std : float
+        Standard deviation of the initial weights.
+
+    Example
+    -------
+    >>> head = ClassificationHead(hidden_size=8, vocab_size=5)
+    >>> head(torch.zeros(2, 3, 8), torch.tensor([3, 1])).shape
+    torch.Size([2, 5])
+    """
+
+    def forward(self, hidden: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Return the logits of each clip.
+
+        Arguments
+        ---------
+        hidden : torch.Tensor, (B, T, D)
+            Output of the encoder; the padding may hold anything.
+        frames : torch.Tensor, (B,) int64, optional
+            Valid frames of each clip; all of them if left out.
+
+        Returns
+        -------
+        torch.Tensor, (B, classes)
+            Logits, not normalised.
+        """
+        if frames is None:
+            return super().forward(hidden.mean(dim=1))
+        frames = frames.to(hidden.device)
+        inside = valid_positions(frames, hidden.shape[1])[:, :, None]
+        total = hidden.masked_fill(~inside, 0.0).sum(dim=1)
+        return super().forward(total / frames[:, None])
+
+
+#: What reads the encoder, by the task of a subnetwork.
+HEADS = {"ctc": CTCHead, "classification": ClassificationHead}

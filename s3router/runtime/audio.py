@@ -112,7 +112,7 @@ def to_mono(
     return resample(samples, rate, sample_rate)
 
 
-def normalize(samples: np.ndarray) -> np.ndarray:
+def normalize(samples: np.ndarray, floor: float = VARIANCE_FLOOR) -> np.ndarray:
     """Return samples of zero mean and unit variance.
 
     As `Wav2Vec2FeatureExtractor` of transformers with `do_normalize`; silence
@@ -122,6 +122,8 @@ def normalize(samples: np.ndarray) -> np.ndarray:
     ---------
     samples : np.ndarray
         (samples,) float32.
+    floor : float
+        Is added to the variance.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def normalize(samples: np.ndarray) -> np.ndarray:
         (samples,) float32.
     """
     mean = samples.mean(dtype=np.float64)
-    scale = np.sqrt(samples.var(dtype=np.float64) + VARIANCE_FLOOR)
+    scale = np.sqrt(samples.var(dtype=np.float64) + floor)
     return ((samples - mean) / scale).astype(np.float32)
 
 

@@ -66,6 +66,38 @@ class Transcript:
 
 
 @dataclass(frozen=True)
+class Classification:
+    """What one recording is: speaker, keyword, language.
+
+    Arguments
+    ---------
+    label : str
+        The name of the likeliest class.
+    probabilities : dict
+        Name of each class to its probability.
+    language : str
+        Code of the task in the bundle.
+    duration : float
+        Seconds of audio.
+    seconds : float
+        Seconds that reading and classifying took.
+    provider : str
+        What onnxruntime ran on.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    language: str
+    duration: float
+    seconds: float
+    provider: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class _Active:
     """All that recognition in one language needs; replaced as a whole, so
     that a switch in one thread leaves a transcription in another alone."""
@@ -155,6 +187,11 @@ class Recognizer:
         return self._active.language
 
     @property
+    def task(self) -> str:
+        """Return the task of the language in use: ctc or classification."""
+        return self._active.entry.task
+
+    @property
     def provider(self) -> str:
         """Return the execution provider that really runs."""
         return self._active.session.provider
@@ -213,10 +250,13 @@ class Recognizer:
             If there is no such file.
         DataError
             If it cannot be read, or is too short for one frame.
+        SettingError
+            If the language is a task that classifies.
         """
         start = time.perf_counter()
         samples = self._samples(audio)
         with self._reading() as active:
+            _check_task(active, "ctc", "classify")
             frame_ids = self._frame_ids(active, samples)
         entry = active.entry
         text = join_tokens(
@@ -234,6 +274,54 @@ class Recognizer:
             provider=active.session.provider,
         )
 
+    def classify(self, audio: Audio) -> Classification:
+        """Say which class a recording is of.
+
+        Arguments
+        ---------
+        audio : str, path, np.ndarray or tuple
+            As for `transcribe`. Of a long one the pieces are classified, and
+            the mean of their logits, weighted by length, decides.
+
+        Returns
+        -------
+        Classification
+            Label and probabilities.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such file.
+        DataError
+            If it cannot be read, or is too short for one frame.
+        SettingError
+            If the language is one to transcribe.
+        """
+        start = time.perf_counter()
+        samples = self._samples(audio)
+        pieces = find_segments(
+            samples, self.bundle.sample_rate, self.chunk_seconds, context=0.0
+        )
+        with self._reading() as active:
+            _check_task(active, "classification", "transcribe")
+            logits = np.average(
+                [self._run(active, samples[p.start : p.end]) for p in pieces],
+                axis=0,
+                weights=[p.end - p.start for p in pieces],
+            )
+        shares = np.exp(logits - logits.max())
+        shares /= shares.sum()
+        return Classification(
+            label=active.symbols[int(shares.argmax())],
+            probabilities=dict(
+                zip(active.symbols, shares.tolist(), strict=True)
+            ),
+            language=active.language,
+            duration=len(samples) / self.bundle.sample_rate,
+            seconds=time.perf_counter() - start,
+            provider=active.session.provider,
+        )
+
     def logits(self, audio: Audio) -> np.ndarray:
         """Return the logits of a recording, in one piece.
 
@@ -245,11 +333,28 @@ class Recognizer:
         Returns
         -------
         np.ndarray
-            (frames, tokens) float32.
+            (frames, tokens) float32; (classes,) of a task that classifies.
         """
         samples = self._samples(audio)
         with self._reading() as active:
             return self._run(active, samples)
+
+    def prepare(self, samples: np.ndarray) -> np.ndarray:
+        """Return audio as the graphs of the bundle want it.
+
+        Arguments
+        ---------
+        samples : np.ndarray
+            (samples,) float32, mono, at the bundle's rate.
+
+        Returns
+        -------
+        np.ndarray
+            (samples,) float32, normalised where the graphs want that.
+        """
+        if self.bundle.normalize:
+            return normalize(samples, self.bundle.variance_floor)
+        return samples
 
     def _samples(self, audio: Audio) -> np.ndarray:
         """Return mono audio at the bundle's rate, long enough for a frame."""
@@ -284,9 +389,7 @@ class Recognizer:
 
     def _run(self, active: _Active, samples: np.ndarray) -> np.ndarray:
         """Return the logits (frames, tokens) of one piece."""
-        if self.bundle.normalize:
-            samples = normalize(samples)
-        return active.session.run(samples[None])[0]
+        return active.session.run(self.prepare(samples)[None])[0]
 
     @contextmanager
     def _reading(self) -> Iterator[_Active]:
@@ -342,4 +445,13 @@ def _check_vocabulary(
         raise FormatError(
             f"{Path(entry.tokens)} of the bundle has {len(symbols)} "
             f"tokens, its graph {vocabulary}"
+        )
+
+
+def _check_task(active: _Active, task: str, instead: str) -> None:
+    """Raise SettingError if a language is not of a task."""
+    if active.entry.task != task:
+        raise SettingError(
+            f"{active.language} of this bundle is of task "
+            f"{active.entry.task}: use Recognizer.{instead}"
         )

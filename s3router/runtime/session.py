@@ -26,6 +26,10 @@ from s3router.runtime.providers import (
 
 INPUT = "input_values"
 OUTPUT = "logits"
+#: What graphs for onnx-asr have: (batch,) int64, and log-probabilities.
+LENGTHS = "input_lengths"
+LOGPROBS = "logprobs"
+_SIGNATURES = (([INPUT], [OUTPUT]), ([INPUT, LENGTHS], [LOGPROBS]))
 
 #: How weights are held, see `open_session`.
 MODES = ("fold", "lean", "switch")
@@ -59,20 +63,32 @@ class Session:
     ort: Any
     provider: str
 
-    def run(self, input_values: np.ndarray) -> np.ndarray:
-        """Return the logits of normalised audio.
+    def run(
+        self, input_values: np.ndarray, lengths: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Return the logits of audio that is as the bundle wants it.
 
         Arguments
         ---------
         input_values : np.ndarray
-            (batch, samples) float32, all of one length.
+            (batch, samples) float32.
+        lengths : sequence of int, optional
+            Samples of each row without its padding, for graphs that take
+            them; all, if not given.
 
         Returns
         -------
         np.ndarray
-            (batch, frames, tokens) float32.
+            (batch, frames, tokens) float32; (batch, classes) of a task that
+            classifies; log-probabilities of graphs for onnx-asr.
         """
-        return self.ort.run([OUTPUT], {INPUT: input_values})[0]
+        feed = {INPUT: input_values}
+        if len(self.ort.get_inputs()) > 1:
+            rows, samples = input_values.shape
+            if lengths is None:
+                lengths = [samples] * rows
+            feed[LENGTHS] = np.asarray(lengths, dtype=np.int64)
+        return self.ort.run(None, feed)[0]
 
     @property
     def vocabulary(self) -> int:
@@ -218,7 +234,7 @@ def _check_signature(session: Any, path: Path, mode: str) -> None:
     if mode == "switch":
         # What follows are weights.
         inputs = inputs[:1]
-    if inputs != [INPUT] or outputs != [OUTPUT]:
+    if (inputs, outputs) not in _SIGNATURES:
         raise FormatError(
             f"{path} is no graph of s3router: it maps {inputs} to {outputs}, "
             f"not ['{INPUT}'] to ['{OUTPUT}']"

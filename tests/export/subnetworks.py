@@ -46,10 +46,13 @@ FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
 }
 
 
-def make_encoder(folder: Path, family: str, seed: int = 0) -> Path:
+def make_encoder(
+    folder: Path, family: str | PretrainedConfig, seed: int = 0
+) -> Path:
     """Save a random encoder of a family, none of its weights 0 or 1."""
     torch.manual_seed(seed)
-    model = AutoModel.from_config(FAMILIES[family]()).eval()
+    config = FAMILIES[family]() if isinstance(family, str) else family
+    model = AutoModel.from_config(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1 or "original0" in name:

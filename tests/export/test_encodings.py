@@ -11,10 +11,11 @@ from onnx import helper, numpy_helper
 from subnetworks import make_subnetwork
 
 from s3router.errors import SettingError, VerificationError
-from s3router.export.bundle import check_bundle, make_bundle
+from s3router.export.bundle import make_bundle
 from s3router.export.encodings import NODES, encode, sizes, smallest
 from s3router.export.graph import save_graph
 from s3router.export.stored import StoredWeights
+from s3router.export.verification import check_bundle
 from s3router.formats.bundle import Bundle
 from s3router.formats.subnetwork import Subnetwork
 

@@ -18,8 +18,9 @@ from s3router.errors import (
     VerificationError,
 )
 from s3router.export import layouts, parity
-from s3router.export.bundle import check_bundle, make_bundle
+from s3router.export.bundle import make_bundle
 from s3router.export.probes import probe_signal, stress_lengths
+from s3router.export.verification import check_bundle
 from s3router.formats.bundle import Bundle
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder

@@ -18,11 +18,12 @@ from s3router.errors import (
     SettingError,
     VerificationError,
 )
-from s3router.export.bundle import check_bundle, make_bundle
+from s3router.export.bundle import make_bundle
 from s3router.export.fold import fold
 from s3router.export.probes import probe_signal
 from s3router.export.runner import RUNNER
 from s3router.export.shared import BACKBONE, BITS, pack, unpacking_table
+from s3router.export.verification import check_bundle
 from s3router.formats.bundle import Bundle
 from s3router.formats.describe import describe
 from s3router.formats.subnetwork import Subnetwork

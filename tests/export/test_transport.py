@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from subnetworks import make_subnetwork
 
-from s3router.export.bundle import check_bundle, make_bundle
+from s3router.export.bundle import make_bundle
+from s3router.export.verification import check_bundle
 from s3router.formats.files import folder_sizes
 from s3router.formats.install import install
 from s3router.formats.pack import pack

@@ -10,6 +10,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from s3router.errors import DataError
 from s3router.models.encoder import load_encoder
 from s3router.models.front_end import (
+    _group_norm_by_mask,
     group_norm_of_clips,
     normalize_waveforms,
     run_conv_layers,
@@ -128,3 +129,19 @@ def test_lengths_that_cannot_be_are_refused():
         check_lengths(torch.tensor([12, 800]), 800, 400)
     with pytest.raises(DataError, match="801 samples.*only 800"):
         check_lengths(torch.tensor([400, 801]), 800, 400)
+
+
+def test_group_norm_by_mask_is_that_of_each_clip():
+    """What graphs have in place of the loop over clips."""
+    torch.manual_seed(0)
+    frames = torch.tensor([30, 7, 2])
+    for norm in (nn.GroupNorm(6, 6), nn.GroupNorm(2, 6)):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+        hidden = 3 * torch.randn(3, 6, 30) + 5
+        got = _group_norm_by_mask(norm, hidden, frames)
+        expected = group_norm_of_clips(norm, hidden, frames)
+        for row, count in enumerate(frames.tolist()):
+            torch.testing.assert_close(
+                got[row, :, :count], expected[row, :, :count], atol=1e-5, rtol=0
+            )

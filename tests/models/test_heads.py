@@ -1,11 +1,11 @@
-"""CTCHead: what it computes, and its weights to and from a subnetwork."""
+"""Heads: what they compute, and its weights to and from a subnetwork."""
 
 import numpy as np
 import pytest
 import torch
 
 from s3router.errors import MismatchError
-from s3router.models.heads import CTCHead
+from s3router.models.heads import HEADS, ClassificationHead, CTCHead
 
 
 def test_logits_are_the_linear_map():
@@ -71,3 +71,28 @@ def test_weights_of_another_head_are_refused_whole(weights, message):
 def test_no_weight_at_all():
     with pytest.raises(MismatchError, match="no 'weight'"):
         CTCHead.from_numpy({})
+
+
+def test_classes_are_those_of_the_mean_over_valid_frames():
+    torch.manual_seed(0)
+    head = HEADS["classification"](6, 4).eval()
+    hidden, frames = torch.randn(3, 5, 6), [5, 2, 1]
+    weights = head.to_numpy()
+    spoilt = hidden.clone()
+    for row, count in enumerate(frames):
+        spoilt[row, count:] = float("nan")
+    got = head(spoilt, torch.tensor(frames)).detach().numpy()
+    for row, count in enumerate(frames):
+        pooled = hidden[row, :count].numpy().mean(0)
+        expected = weights["weight"] @ pooled + weights["bias"]
+        np.testing.assert_allclose(got[row], expected, atol=1e-6)
+    alone = head(hidden[:1]).detach().numpy()
+    np.testing.assert_allclose(alone, got[:1], atol=1e-6)
+
+
+def test_a_classification_head_is_stored_as_a_ctc_head_is():
+    head = ClassificationHead(6, 4)
+    again = ClassificationHead.from_numpy(head.to_numpy())
+    assert type(again) is ClassificationHead
+    hidden = torch.randn(2, 5, 6)
+    torch.testing.assert_close(again(hidden), head(hidden))
