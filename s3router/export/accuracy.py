@@ -12,7 +12,8 @@ import numpy as np
 
 from s3router.evaluation.error_rates import error_rate
 from s3router.export.fold import FoldedModel
-from s3router.export.parity import read_text, torch_logits
+from s3router.export.padded import NEVER
+from s3router.export.parity import as_the_graph, read_text, torch_logits
 from s3router.export.probes import probe_signal, stress_lengths
 from s3router.export.transcripts import Spoken
 from s3router.formats.bundle_language import BundleLanguage
@@ -98,11 +99,15 @@ def measure_change(
     entry = recognizer.bundle.languages[recognizer.language]
     largest, squares, whole, texts = 0.0, 0.0, 0.0, []
     for clip in [*clips, *probes]:
-        true, got = torch_logits(model, clip), recognizer.logits(clip)
-        largest = max(largest, float(np.abs(got - true).max()))
-        squares += float(np.square(got - true, dtype=np.float64).sum())
-        whole += float(np.square(true, dtype=np.float64).sum())
-        pair = (read_text(x, recognizer.symbols, entry) for x in (true, got))
+        (true,) = as_the_graph(recognizer, [torch_logits(model, clip)])
+        got = recognizer.logits(clip)
+        # What a client never hears has no size.
+        heard = true > NEVER
+        difference = (got - true)[heard]
+        largest = max(largest, float(np.abs(difference).max()))
+        squares += float(np.square(difference, dtype=np.float64).sum())
+        whole += float(np.square(true[heard], dtype=np.float64).sum())
+        pair = (_read(x, recognizer.symbols, entry) for x in (true, got))
         texts.append(tuple(pair))
     said, read = zip(*texts, strict=True)
     said, read = said[: len(clips)], read[: len(clips)]
@@ -114,6 +119,11 @@ def measure_change(
         transcripts=len(spoken),
         **_compare(recognizer.language, entry, spoken, said, read),
     )
+
+
+def _read(logits: np.ndarray, symbols: list[str], entry: BundleLanguage) -> str:
+    """Return what is read; nothing of a task that classifies."""
+    return read_text(logits, symbols, entry) if entry.task == "ctc" else ""
 
 
 def tell_change(change: Mapping[str, Any]) -> str:

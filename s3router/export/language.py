@@ -1,5 +1,6 @@
 """Writes one language of a bundle: its files, and what the manifest says."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,16 +72,17 @@ def write_language(
     files, tokens_file = writer.write(
         code, exported, subnetwork, metadata, change
     )
-    entry.model, entry.tokens = files[0], tokens_name(profile, tokens_file)
-    save_tokens(folder / entry.tokens, tokens)
+    tokens_file = tokens_name(profile, tokens_file)
+    save_tokens(folder / tokens_file, tokens)
     hop = frame_hop(model.encoder)
-    entry.files = [
-        *files,
-        entry.tokens,
-        *client_files(profile, folder, entry.model, hop),
-    ]
-    entry.details.update(writer.details)
-    return entry
+    further = client_files(profile, folder, files[0], hop)
+    return replace(
+        entry,
+        model=files[0],
+        tokens=tokens_file,
+        files=[*files, tokens_file, *further],
+        details={**entry.details, **writer.details},
+    )
 
 
 def _finish_graph(

@@ -159,9 +159,9 @@ def check_language(
     with quantized_inputs(model, types):
         expected = [torch_logits(model, clip) for clip in clips]
         error = _batch_error(model, recognizer, batch)
-    wanted = _wanted(recognizer, expected)
+    wanted = as_the_graph(recognizer, expected)
     error = max(error, *map(_difference, wanted, got))
-    noise = max(map(_difference, _wanted(recognizer, plain), wanted))
+    noise = max(map(_difference, as_the_graph(recognizer, plain), wanted))
     padded = _padded_error(model, recognizer, clips, got)
     largest = float(max(np.abs(logits).max() for logits in expected))
     rounding, beyond = None, max(error - noise, padded - 2 * noise)
@@ -377,15 +377,30 @@ def _batch_error(
     model: FoldedModel, recognizer: Recognizer, batch: list[np.ndarray]
 ) -> float:
     """Return the largest difference on clips of one length, run together."""
-    alone = _wanted(recognizer, [torch_logits(model, clip) for clip in batch])
+    alone = as_the_graph(
+        recognizer, [torch_logits(model, clip) for clip in batch]
+    )
     rows = np.stack([recognizer.prepare(clip) for clip in batch])
     return _difference(np.stack(alone), recognizer.session.run(rows))
 
 
-def _wanted(
+def as_the_graph(
     recognizer: Recognizer, logits: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """Return what the graph should give for the model's logits."""
+    """Return what the graph should give for the model's logits.
+
+    Arguments
+    ---------
+    recognizer : Recognizer
+        On the bundle, switched to the language.
+    logits : sequence of np.ndarray
+        (frames, tokens) each, or (classes,).
+
+    Returns
+    -------
+    list of np.ndarray
+        The same, but for a client's graph.
+    """
     bundle = recognizer.bundle
     entry = bundle.languages[recognizer.language]
     return [
@@ -409,7 +424,7 @@ def _padded_error(
     for start in range(0, len(order), _BATCH):
         part = order[start : start + _BATCH]
         together = model.padded([torch.from_numpy(clips[i]) for i in part])
-        wanted = _wanted(recognizer, [row.numpy() for row in together])
+        wanted = as_the_graph(recognizer, [row.numpy() for row in together])
         for i, logits in zip(part, wanted, strict=True):
             error = max(error, _difference(logits, got[i]))
     return error
