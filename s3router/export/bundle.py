@@ -107,7 +107,9 @@ def make_bundle(
     first = next(iter(loaded.values()))[1]
     source = encoder or first.config["encoder"]
     named = {str(path): one for path, one in loaded.values()}
-    layout = choose_layout(check_profile(profile, layout, named), named)
+    layout = choose_layout(
+        check_profile(profile, layout, precision, named), named
+    )
     rate = first.config.get("sample_rate", 16000)
     spoken = read_transcripts(transcripts, loaded, rate)
     with atomic_folder(output) as folder:

@@ -377,11 +377,13 @@ def _batch_error(
     model: FoldedModel, recognizer: Recognizer, batch: list[np.ndarray]
 ) -> float:
     """Return the largest difference on clips of one length, run together."""
-    alone = as_the_graph(
-        recognizer, [torch_logits(model, clip) for clip in batch]
-    )
-    rows = np.stack([recognizer.prepare(clip) for clip in batch])
-    return _difference(np.stack(alone), recognizer.session.run(rows))
+    rows = np.stack(batch)
+    if model.encoder.normalize_input:
+        rows = np.stack([normalize(clip) for clip in batch])
+    logits = model(torch.from_numpy(rows)).numpy()
+    given = np.stack([recognizer.prepare(clip) for clip in batch])
+    wanted = np.stack(as_the_graph(recognizer, list(logits)))
+    return _difference(wanted, recognizer.session.run(given))
 
 
 def as_the_graph(

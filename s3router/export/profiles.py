@@ -35,7 +35,10 @@ _SHERPA, _ONNX_ASR = PROFILES[1:]
 
 
 def check_profile(
-    profile: str, layout: str | None, subnetworks: Mapping[str, Subnetwork]
+    profile: str,
+    layout: str | None,
+    precision: str,
+    subnetworks: Mapping[str, Subnetwork],
 ) -> str | None:
     """Refuse what a client cannot run.
 
@@ -45,6 +48,8 @@ def check_profile(
         Of `PROFILES`.
     layout : str, optional
         As asked for.
+    precision : str
+        Of the bundle.
     subnetworks : mapping of str to Subnetwork
         By a name for messages.
 
@@ -52,7 +57,8 @@ def check_profile(
     -------
     str or None
         The layout: "standalone" for onnx-asr, which opens folders of fixed
-        file names; else as asked for.
+        file names, and for bytes in sherpa-onnx, whose onnxruntime has no mask
+        for them; else as asked for.
 
     Raises
     ------
@@ -85,6 +91,13 @@ def check_profile(
                 "profile onnx-asr: each language is a folder of its own, and "
                 "onnxruntime opens no weights outside of it; use layout "
                 "standalone"
+            )
+        return "standalone"
+    if precision == "int8":
+        if layout == "shared":
+            raise SettingError(
+                "profile sherpa-onnx: the onnxruntime in it cannot mask bytes; "
+                "use layout standalone, or precision fp16"
             )
         return "standalone"
     return layout
