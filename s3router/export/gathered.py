@@ -130,7 +130,6 @@ class GatheredGraphs:
                 kept.name, gathered[key] = f"{name}{KEPT}", kept
                 for user, position in users:
                     user.replace_input_with(position, kept)
-        _forget_shapes(graph)
 
     def _index(
         self,
@@ -166,12 +165,20 @@ def _replace(value: Any, other: Any) -> None:
         user.replace_input_with(position, other)
 
 
-def _forget_shapes(graph: Any) -> None:
-    """Leave out what can be inferred: half as much again as the nodes."""
+def slim(graph: Any) -> None:
+    """Leave out what can be inferred: it is as much as what is needed.
+
+    Arguments
+    ---------
+    graph : onnx_ir.Graph
+        Finished; its values lose their types, its nodes their names.
+    """
+    inner = [value for node in graph for value in node.outputs]
+    for value in [*inner, *graph.initializers.values()]:
+        if not value.is_graph_output():
+            value.shape = value.type = None
     for node in graph:
-        for output in node.outputs:
-            if not output.is_graph_output():
-                output.shape = output.type = None
+        node.name = None
 
 
 def read_gathered(graph: Any, name: str, value: np.ndarray) -> np.ndarray:
