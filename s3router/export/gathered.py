@@ -101,11 +101,12 @@ class GatheredGraphs:
         """Replace the arrays in a graph by references and gathers."""
         graph, turned = model.graph, set(transposed_names(model))
         first, casts, gathered = graph[0], {}, {}
-        for value in list(graph.initializers.values()):
+        values = graph.initializers.values()
+        # Of several that are equal one has a name; it comes first.
+        for value in sorted(values, key=lambda v: v.name not in cuts.axes):
             array, name = value.const_value.numpy(), value.name
             axes, key = cuts.axes.get(name, {}), content_key(array)
             if key in gathered:
-                # Equal to one before it, so that it has no name.
                 _replace(value, gathered[key])
                 del graph.initializers[name]
                 continue
