@@ -108,11 +108,12 @@ class GatheredGraphs:
         """Replace the arrays in a graph by references and gathers."""
         graph, turned = model.graph, set(transposed_names(model))
         first, casts, gathered = graph[0], {}, {}
-        for value in list(graph.initializers.values()):
+        values = graph.initializers.values()
+        # Of several that are equal one has a name; it comes first.
+        for value in sorted(values, key=lambda v: v.name not in cuts.axes):
             array, name = value.const_value.numpy(), value.name
             axes, key = cuts.axes.get(name, {}), content_key(array)
             if key in gathered:
-                # Equal to one before it, so that it has no name.
                 _replace(value, gathered[key])
                 del graph.initializers[name]
                 continue
@@ -142,7 +143,6 @@ class GatheredGraphs:
                 kept.name, gathered[key] = f"{name}{KEPT}", kept
             for user, position in users:
                 user.replace_input_with(position, kept)
-        _forget_shapes(graph)
 
     def _index(
         self,
@@ -178,12 +178,20 @@ def _replace(value: Any, other: Any) -> None:
         user.replace_input_with(position, other)
 
 
-def _forget_shapes(graph: Any) -> None:
-    """Leave out what can be inferred: half as much again as the nodes."""
+def slim(graph: Any) -> None:
+    """Leave out what can be inferred: it is as much as what is needed.
+
+    Arguments
+    ---------
+    graph : onnx_ir.Graph
+        Finished; its values lose their types, its nodes their names.
+    """
+    inner = [value for node in graph for value in node.outputs]
+    for value in [*inner, *graph.initializers.values()]:
+        if not value.is_graph_output():
+            value.shape = value.type = None
     for node in graph:
-        for output in node.outputs:
-            if not output.is_graph_output():
-                output.shape = output.type = None
+        node.name = None
 
 
 def read_gathered(graph: Any, name: str, value: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from s3router.errors import MismatchError
 from s3router.export.cuts import Cuts
 from s3router.export.fold import FoldedModel
-from s3router.export.gathered import KEPT, GatheredGraphs
+from s3router.export.gathered import KEPT, GatheredGraphs, slim
 from s3router.export.graph import build_graph, onnx_ir, transposed_names
 from s3router.export.precision import CAST
 from s3router.formats.graph_bytes import MASK_BITS
@@ -139,6 +139,8 @@ class SharedGraph:
         # Weights are cast and gathered before they are masked.
         model.graph.sort()
         change(model)
+        if graph is not None:
+            slim(model.graph)
         self._ir.save(model, path)
 
     def _move_out(self, model: Any) -> None:
@@ -178,8 +180,7 @@ class SharedGraph:
 
     def _end_in(self, value: Any, size: int) -> None:
         """Set the last dimension of a value and of what is made of it."""
-        if value.shape is not None:
-            value.shape = self._ir.Shape([*value.shape[:-1], size])
+        value.shape = self._ir.Shape([*value.shape[:-1], size])
         for node in value.consumers():
             for output in node.outputs:
                 self._end_in(output, size)

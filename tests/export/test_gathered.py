@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 import torch
 from structured import make_structured
-from subnetworks import FAMILIES, make_encoder, make_subnetwork
+from subnetworks import FAMILIES, SIZES, make_encoder, make_subnetwork
+from transformers import Wav2Vec2Config
 
 from s3router.errors import VerificationError
 from s3router.export import gathered as module
@@ -303,3 +304,32 @@ def test_every_family(family, layout, tmp_path):
     for language in report["languages"].values():
         assert language["parity"]["max_error"] < 1e-4
     check_bundle(tmp_path / "bundle")
+
+
+@pytest.mark.slow
+def test_bytes_of_a_language_in_the_depth_of_a_base_model(
+    tmp_path, monkeypatch
+):
+    """Twelve blocks of 12 heads and 3072 channels, half of them kept."""
+    sizes = {
+        **SIZES,
+        "hidden_size": 96,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+    }
+    monkeypatch.setitem(FAMILIES, "deep", lambda: Wav2Vec2Config(**sizes))
+    encoder = make_encoder(tmp_path / "encoder", "deep")
+    model = load_encoder(str(encoder)).model
+    for block in model.encoder.layers[::2]:
+        # As before any training: equal, and so without names in the graph.
+        block.feed_forward.intermediate_dense.bias.data.zero_()
+    model.save_pretrained(encoder)
+    path = make_structured(
+        tmp_path / "s", encoder, "xx", [6] * 12, [1536] * 12, [8] * 6
+    )
+    report = make_bundle([path], tmp_path / "bundle")
+    head = sum(v.nbytes for v in Subnetwork.load(path).head.values())
+    # A head of a base model has 64 rows, here 8; uint16 each.
+    rows = 12 * 6 * (64 - 8) * 2
+    assert report["languages"]["xx"]["bytes"] + rows < head + 150_000
