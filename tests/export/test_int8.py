@@ -75,7 +75,7 @@ def test_products_are_those_of_the_rounded_numbers():
     step = (high - low) / 255
     seen = np.clip(np.rint(x / step) + np.rint(-low / step), 0, 255)
     seen = (seen - np.rint(-low / step)) * step
-    scale = np.abs(weight).max(axis=0) / 127
+    scale = np.abs(weight).max(axis=0) / 64
     expected = seen @ (np.rint(weight / scale) * scale)
     for got in run(proto, x=x):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
@@ -132,3 +132,9 @@ def test_only_products_with_given_weights_change():
     torch.testing.assert_close(biased, seen @ first.T + bias)
     assert torch.equal(other, functional.linear(x, second, bias))
     assert (plain - x @ first.T).abs().max() > 1e-3
+
+
+def test_two_products_fit_in_sixteen_bits():
+    """As they are added where a processor lacks VNNI."""
+    levels, _ = quantize(np.array([[3.0, -3.0], [2.0, 0.1]], np.float32), 0)
+    assert 255 * 2 * np.abs(levels.astype(int)).max() < 2**15
