@@ -201,16 +201,31 @@ def code_masks(
         )
         if weight is not None and len(weight) < layer.size:
             weight = None
-        coded[name] = _code_layer(masks, weight, writer)
+        coded[name] = code_layer(masks, weight, writer)
     return coded
 
 
-def _code_layer(
+def code_layer(
     masks: Mapping[str, np.ndarray],
     weight: np.ndarray | None,
     writer: PackWriter,
 ) -> dict[str | None, Coded]:
-    """Return the masks of one layer in the fewest bytes altogether."""
+    """Return the masks of one layer in the fewest bytes altogether.
+
+    Arguments
+    ---------
+    masks : mapping
+        By graph (n,) bool.
+    weight : numpy.ndarray, optional
+        (n,) float16 or float32, where both ends have them.
+    writer : PackWriter
+        Compresses.
+
+    Returns
+    -------
+    dict
+        By graph; None stands for the consensus, if it is sent.
+    """
 
     def by_magnitude(mask: np.ndarray) -> dict[str, np.ndarray]:
         if weight is None:
