@@ -54,7 +54,7 @@ def speed_text(report: Report) -> str:
     rows, columns = running_rows(report)
     if rows:
         parts.append("Real-time factors:\n\n" + format_table(rows, columns))
-    if report["modes"]:
+    if not all(row["why_not"] for row in report["modes"]):
         switching = switching_rows(report)
         parts.append(
             "Change of language:\n\n" + format_table(switching, SWITCHING)
@@ -125,7 +125,7 @@ def running_rows(
         devices = row["devices"]
         for name in devices:
             columns[name] = name
-            if dense:
+            if any("dense" in clip for clip in _clips(row, name).values()):
                 columns[f"{name} ratio"] = "of dense"
         clips = [clip for name in devices for clip in _clips(row, name)]
         for clip in _unique(clips):

@@ -130,7 +130,7 @@ def test_a_report_says_why_cells_are_empty():
     assert "dense fold 378.0 MB 2 - 20.0 MB - 70.0 MB -".split() in lines
     assert "aa fold 12.0 MB 2 1.5 20.0 MB 1.04 70.0 MB -".split() in lines
     assert "aa lean 12.0 MB - - - - - -".split() in lines
-    assert "aa fold 15 s 0.4 0.996 - -".split() in lines
+    assert "aa fold 15 s 0.4 0.996 -".split() in lines
     assert "fold 2000.0 3000.0 2500.0 18.0 MB -".split() in lines
     assert "- CUDA: no device".split() in lines
     assert "- lean, change of language: one file".split() in lines
