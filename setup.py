@@ -46,11 +46,12 @@ TRAIN = [
     "scipy>=1.14",
     "matplotlib>=3.10",
     "tqdm>=4.67",
+    "zstandard>=0.23",
 ]
 
 EXTRAS = {
     "train": TRAIN,
-    "runtime": ["numpy>=1.26", "soundfile>=0.12.1"],
+    "runtime": ["numpy>=1.26", "soundfile>=0.12.1", "zstandard>=0.23"],
     # GPL-3: never in another extra.
     "synthetic": ["espeakng-loader>=0.2.4", "babel>=2.17"],
     "lora": ["peft>=0.21,<1"],

@@ -193,7 +193,7 @@ def check_language(
         tensors=tensors,
         zeros=zeros,
         provider=recognizer.provider,
-        client=check_client(recognizer, clips, tolerance),
+        client=check_client(recognizer, clips, tolerance + 2 * noise),
     )
 
 
