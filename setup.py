@@ -61,6 +61,7 @@ EXTRAS = {
         "ruff==0.17.5",
         "peft>=0.21,<1",
         "submitit>=1.5",
+        "sherpa-onnx>=2.0.1",
         # The packaging test builds a wheel without a network.
         "setuptools>=77,<82",
     ],
