@@ -23,7 +23,7 @@ from s3router.export.layouts import (
 )
 from s3router.export.parity import TOLERANCE, ParityReport, check_language
 from s3router.export.probes import frame_hop, probe_signal
-from s3router.export.runner import check_runner
+from s3router.export.runner import SECOND, allowed_errors, check_runner
 from s3router.export.shared import BACKBONE
 from s3router.formats.bundle import (
     PRECISIONS,
@@ -38,8 +38,6 @@ from s3router.models.encoder import SSLEncoder, load_encoder
 from s3router.runtime.recognizer import Recognizer
 
 BLANK, UNKNOWN = "<blk>", "<unk>"
-#: Samples that mode "switch" is compared on.
-_SECOND = 16000
 _TOOLS = ("torch", "onnx", "onnxscript", "transformers", "numpy")
 
 Path_ = str | os.PathLike
@@ -109,7 +107,7 @@ def make_bundle(
         bundle, report = Bundle({}, {}, layout=layout, precision=precision), {}
         bundle.created_by = _versions()
         writer = open_layout(layout, folder, source, first)
-        clip, heard = probe_signal(_SECOND, seed=0), {}
+        clip, heard = probe_signal(SECOND, seed=0), {}
         for code, (path, subnetwork) in loaded.items():
             log(f"{code}: exporting {path}")
             began = time.perf_counter()
@@ -136,7 +134,9 @@ def make_bundle(
         bundle.runner = writer.finish()
         bundle.save(folder, measured=bundle.files)
         if bundle.runner:
-            check_runner(folder, heard, clip, _allowed(bundle, tolerance))
+            check_runner(
+                folder, heard, clip, allowed_errors(bundle.parity, tolerance)
+            )
     return {
         "layout": layout,
         "bytes": sum(f["bytes"] for f in bundle.files.values()),
@@ -188,7 +188,7 @@ def check_bundle(
     bundle.verify()
     source = encoder or bundle.encoder["name"]
     given = {code: path for code, (path, _) in _load(subnetworks).items()}
-    report, clip, heard = {}, probe_signal(_SECOND, seed=0), {}
+    report, clip, heard = {}, probe_signal(SECOND, seed=0), {}
     for code, entry in bundle.languages.items():
         path = given.get(code) or entry.details["subnetwork"]
         subnetwork = Subnetwork.load(path)
@@ -205,19 +205,10 @@ def check_bundle(
         heard[code] = recognizer.logits(clip)
     if bundle.runner:
         bundle.parity = report
-        check_runner(folder, heard, clip, _allowed(bundle, tolerance))
+        check_runner(
+            folder, heard, clip, allowed_errors(bundle.parity, tolerance)
+        )
     return report
-
-
-def _allowed(bundle: Bundle, tolerance: float) -> dict[str, float]:
-    """Return how far mode "switch" may be from mode "fold", by language.
-
-    Each may be as far from torch as verification let mode "fold" be.
-    """
-    return {
-        code: 2 * max(tolerance, parity["max_error"])
-        for code, parity in bundle.parity.items()
-    }
 
 
 def _load(paths: Sequence[Path_]) -> dict[str, tuple[Path, Subnetwork]]:

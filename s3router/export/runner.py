@@ -21,6 +21,8 @@ from s3router.runtime.recognizer import Recognizer
 from s3router.runtime.switch import PLACES
 
 RUNNER = "runner.onnx"
+#: Samples that mode "switch" is compared on.
+SECOND = 16000
 _HEAD = "head."
 
 
@@ -149,6 +151,31 @@ def check_runner(
                 f"language {code}: in mode switch the logits differ from "
                 f"those of mode fold by {error:.2e}"
             )
+
+
+def allowed_errors(
+    parity: Mapping[str, Mapping[str, Any]], tolerance: float
+) -> dict[str, float]:
+    """Return how far mode "switch" may be from mode "fold", by language.
+
+    Each may be as far from torch as verification let mode "fold" be.
+
+    Arguments
+    ---------
+    parity : mapping of str to mapping
+        By language: its `ParityReport.as_dict`.
+    tolerance : float
+        That of verification.
+
+    Returns
+    -------
+    dict
+        For `check_runner`.
+    """
+    return {
+        code: 2 * max(tolerance, measured["max_error"])
+        for code, measured in parity.items()
+    }
 
 
 def _make_input(graph: Any, value: Any) -> None:
