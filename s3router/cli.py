@@ -126,7 +126,8 @@ def _add_transcribe(commands: argparse._SubParsersAction) -> None:
         default="fold",
         metavar="MODE",
         help="fold: full speed, weights in memory (default); lean: weights "
-        "stay in their file (layout shared)",
+        "stay in their file; switch: weights in memory once, masked anew when "
+        "the language changes (both: layout shared)",
     )
     command.add_argument(
         "--quiet", "-q", action="store_true", help="no summary on stderr"

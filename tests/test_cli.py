@@ -14,6 +14,7 @@ from s3router.cli import main
 
 sys.path[:0] = [str(Path(__file__).parent / p) for p in ("runtime", "export")]
 from toy_bundles import TOKENS, make_toy_bundle, speak  # noqa: E402
+from toy_shared import make_shared_bundle  # noqa: E402
 
 SAID = [3, 0, 3, 2, 4, 5]
 TEXT = "aa bc"
@@ -50,6 +51,21 @@ def test_transcribe(bundle: Path, wav: Path, capsys):
     assert "2 of 2 files" in err
     assert "zh-CN" in err
     assert "ExecutionProvider" in err
+
+
+@pytest.mark.parametrize("mode", ["lean", "switch"])
+def test_transcribe_modes(tmp_path: Path, wav: Path, mode: str, capsys):
+    make_shared_bundle(tmp_path / "shared", {"aa": 9, "bb": 9})
+    command = ["transcribe", str(tmp_path / "shared"), "-q", "-l", "bb"]
+    assert main([*command, str(wav)]) == 0
+    expected = capsys.readouterr().out
+    assert main([*command, "--mode", mode, str(wav)]) == 0
+    assert capsys.readouterr() == (expected, "")
+    plain = str(make_toy_bundle(tmp_path / "plain"))
+    assert main(["transcribe", plain, "--mode", mode, str(wav)]) == 2
+    err = capsys.readouterr().err
+    assert f"mode {mode}" in err and "layout shared" in err
+    assert err.count("\n") == 1
 
 
 def test_transcribe_json(bundle: Path, wav: Path, capsys):

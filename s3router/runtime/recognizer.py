@@ -23,7 +23,8 @@ from s3router.formats.tokens_file import load_tokens
 from s3router.runtime.audio import normalize, read_audio, to_mono
 from s3router.runtime.decode import collapse, join_tokens
 from s3router.runtime.segments import find_segments, kept_frames
-from s3router.runtime.session import MODES, Session, open_session
+from s3router.runtime.session import MODES, Session
+from s3router.runtime.sharing import open_shared
 from s3router.runtime.switch import SwitchSession
 from s3router.runtime.turns import Turns
 
@@ -169,6 +170,7 @@ class Recognizer:
         self._resident: SwitchSession | None = None
         code = self.bundle.language(language)
         if mode == "switch":
+            self._verify(self.bundle.languages[code].files)
             if self.bundle.runner:
                 self._verify([self.bundle.runner])
             self._resident = SwitchSession(self.bundle, providers, threads)
@@ -406,8 +408,9 @@ class Recognizer:
     def _open(self, code: str) -> _Active:
         """Check the files of a language and open them."""
         entry, symbols = self._checked(code)
-        session = open_session(
-            self.bundle.path(entry.model),
+        session = open_shared(
+            self.bundle,
+            [entry.model, *entry.files],
             self._providers,
             self._threads,
             self.mode,

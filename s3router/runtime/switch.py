@@ -16,7 +16,8 @@ from s3router.errors import FormatError, SettingError
 from s3router.formats.bundle import Bundle
 from s3router.runtime.providers import CUDA, TENSORRT, import_onnxruntime
 from s3router.runtime.resident import ResidentWeights, map_file
-from s3router.runtime.session import INPUT, OUTPUT, open_session
+from s3router.runtime.session import INPUT, OUTPUT
+from s3router.runtime.sharing import open_shared
 
 #: Key in the metadata of the runner: JSON that says where its inputs lie.
 PLACES = "s3router.places"
@@ -82,7 +83,12 @@ class SwitchSession:
             )
         self._bundle = bundle
         path = bundle.path(bundle.runner)
-        session = open_session(path, providers, threads, "switch")
+        # All files: a graph may be equal where the weights are not.
+        files = [bundle.runner, *sorted(bundle.files)]
+        # Held, or others could not find it.
+        self._session = session = open_shared(
+            bundle, files, providers, threads, "switch"
+        )
         self.ort, self.provider = session.ort, session.provider
         self.metadata = session.metadata
         if self.provider == TENSORRT:
@@ -93,6 +99,8 @@ class SwitchSession:
         shapes = {x.name: x.shape for x in self.ort.get_inputs()}
         try:
             places = json.loads(self.metadata[PLACES])
+            # Only what is listed lies inside the bundle and has a hash.
+            bundle.files[places["backbone"]]
             self._languages = places["languages"]
             weights = {
                 name: (offset, tuple(shapes[name]))
