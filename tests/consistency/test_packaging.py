@@ -152,6 +152,7 @@ def test_ruff_is_pinned_exactly(requirements):
 DISTRIBUTION = {
     "sklearn": "scikit-learn",
     "espeakng_loader": "espeakng-loader",
+    "sherpa_onnx": "sherpa-onnx",
     "onnxruntime": "onnxruntime-gpu",
     # These come with what needs them.
     "onnx_ir": "onnxscript",
