@@ -77,6 +77,7 @@ results: $(VENV)/.s3router-train
 
 bench: $(VENV)/.s3router-train
 	@# Not benchmarks/encoder.py: it trains for hours, on data of its own.
+	@# Nor benchmarks/export.py: it exports for half an hour.
 	@for script in benchmarks/mask_refresh.py benchmarks/train_step.py; do \
 		echo "$(PY) $$script"; $(PY) "$$script" || exit 1; \
 	done

@@ -68,7 +68,8 @@ def make_bundle(
         Largest difference of logits from torch that passes.
     encoding : str
         How layout "standalone" stores weights with many zeros: "auto" (the
-        smallest for each), "dense", "gaps", "bits" or "sparse".
+        smallest for each; "dense" for pattern n:m, which TensorRT looks for
+        in plain weights), "dense", "gaps", "bits" or "sparse".
     profile : str
         Whose contract the graphs keep: "s3router", "sherpa-onnx" or
         "onnx-asr", see `s3router.export.profiles`.

@@ -60,7 +60,8 @@ def add_export(commands: argparse._SubParsersAction) -> None:
         default="auto",
         metavar="NAME",
         help="how layout standalone stores weights with many zeros: dense, "
-        "gaps, bits, sparse, or auto, the smallest for each (default)",
+        "gaps, bits, sparse, or auto, the smallest for each, but dense for "
+        "pattern n:m (default)",
     )
     command.add_argument(
         "--transcripts",

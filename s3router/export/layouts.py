@@ -17,6 +17,7 @@ import numpy as np
 from s3router.errors import SettingError, one_of
 from s3router.export.compact import compact
 from s3router.export.cuts import Cuts, find_cuts
+from s3router.export.decoders import DENSE
 from s3router.export.encodings import AUTO, encode
 from s3router.export.fold import FoldedModel, plain_model
 from s3router.export.graph import build_graph, save_graph
@@ -90,11 +91,16 @@ class Standalone:
         graph.metadata_props.update(metadata)
         lower_graph(graph, types)
         change(graph)
-        summary, sparse = encode(graph, self._encoding)
+        summary, sparse = encode(graph, self._chosen(subnetwork))
         self.details = {"encoding": summary, **cuts.describe()}
         files = save_graph(graph, path, sparse)
         names = [f"{code}/{file.name}" for file in files]
         return names, f"{code}/tokens.txt"
+
+    def _chosen(self, subnetwork: Subnetwork) -> str:
+        """Return the encoding; n:m stays plain, where TensorRT looks for it."""
+        regular = ":" in str(subnetwork.config.get("pattern", ""))
+        return DENSE if regular and self._encoding == AUTO else self._encoding
 
     def finish(self) -> None:
         """Do nothing: no file belongs to all languages."""

@@ -40,11 +40,15 @@ _LEAN = {
     "session.disable_prepacking": "1",
 }
 
-_CUDA_OPTIONS = {
-    # The default searches for the best algorithm anew at each new length.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    # TF32 has 10 bits of mantissa: errors near 1e-3 in the logits.
-    "use_tf32": "0",
+_OPTIONS = {
+    CUDA: {
+        # The default searches for the best algorithm anew at each new length.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # TF32 has 10 bits of mantissa: errors near 1e-3 in the logits.
+        "use_tf32": "0",
+    },
+    # It looks for weights of pattern 2:4, and leaves others as they are.
+    TENSORRT: {"trt_sparsity_enable": "1"},
 }
 
 
@@ -160,7 +164,7 @@ def open_session(
                 str(path),
                 options,
                 providers=[
-                    (name, _CUDA_OPTIONS) if name == CUDA else name
+                    (name, _OPTIONS[name]) if name in _OPTIONS else name
                     for name in wanted
                 ],
             )

@@ -282,3 +282,29 @@ def test_an_unknown_encoding(tmp_path, sparse_folders, capsys):
     output = ["--output", str(tmp_path / "b"), "--encoding", "bit"]
     assert main(["export", *map(str, sparse_folders), *output]) == 2
     assert "unknown encoding 'bit'" in capsys.readouterr().err
+
+
+def test_two_of_four_stays_in_plain_weights(tmp_path, encoder_folder):
+    path = make_subnetwork(tmp_path / "s", encoder_folder, pattern="2:4")
+    made = Subnetwork.load(path)
+    rng = np.random.default_rng(0)
+    for mask in made.masks.values():
+        groups = rng.permuted(
+            np.tile([True, True, False, False], (mask.size // 4, 1)), axis=1
+        )
+        mask[:] = groups.reshape(mask.shape)
+    made.save(path)
+    report = make_bundle([path], tmp_path / "b", layout="standalone")
+    assert report["languages"]["xx"]["encoding"]["name"] == "dense"
+    graph = onnx.load(tmp_path / "b" / "xx" / "model.onnx").graph
+    stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    for owner, mask in made.masks.items():
+        weight = stored[f"{owner}.weight"]
+        # Products take (in, out): groups of four lie along the inputs.
+        groups = weight.T.reshape(-1, 4)
+        assert groups.shape[0] * 4 == mask.size
+        assert (np.count_nonzero(groups, axis=1) <= 2).all()
+    asked = make_bundle(
+        [path], tmp_path / "c", layout="standalone", encoding="bits"
+    )
+    assert asked["languages"]["xx"]["encoding"]["name"] == "bits"

@@ -88,6 +88,22 @@ def test_tensorrt_is_never_chosen_unasked(monkeypatch):
     assert choose_providers("tensorrt,cpu") == [module.TENSORRT, CPU]
 
 
+def test_tensorrt_is_told_to_look_for_two_of_four(graph: Path, monkeypatch):
+    monkeypatch.setattr(module, "count_cuda_devices", lambda: 1)
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: [module.TENSORRT, CPU]
+    )
+    real, asked = onnxruntime.InferenceSession, []
+
+    def fall_back(path, options, providers):
+        asked.extend(providers)
+        return real(path, options, providers=[CPU])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fall_back)
+    open_session(graph, "tensorrt,cpu")
+    assert asked == [(module.TENSORRT, {"trt_sparsity_enable": "1"}), CPU]
+
+
 def test_unknown_provider():
     with pytest.raises(SettingError, match="unknown provider 'cdua'"):
         choose_providers(["cdua"])
