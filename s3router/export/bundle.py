@@ -24,7 +24,7 @@ from s3router.export.subnetworks import load_subnetworks
 from s3router.export.transcripts import read_transcripts
 from s3router.export.verification import Verification
 from s3router.export.versions import tool_versions
-from s3router.formats.bundle import PRECISIONS, Bundle
+from s3router.formats.bundle import LAYOUTS, PRECISIONS, Bundle
 from s3router.formats.files import atomic_folder
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import SSLEncoder
@@ -101,6 +101,8 @@ def make_bundle(
     start = time.perf_counter()
     one_of(precision, PRECISIONS, "precision")
     one_of(encoding, ENCODINGS, "encoding")
+    if layout is not None:
+        one_of(layout, LAYOUTS, "layout")
     log = log or (lambda line: None)
     loaded = load_subnetworks(subnetworks)
     if not loaded:
@@ -108,9 +110,13 @@ def make_bundle(
     first = next(iter(loaded.values()))[1]
     source = encoder or first.config["encoder"]
     named = {str(path): one for path, one in loaded.values()}
-    layout = choose_layout(
-        check_profile(profile, layout, precision, named), named
-    )
+    layout = check_profile(profile, layout, precision, named)
+    layout = choose_layout(layout, named)
+    if layout == "shared" and encoding != AUTO:
+        raise SettingError(
+            f"encoding {encoding}: weights that languages share lie whole in "
+            "their file; use layout standalone, or leave the encoding out"
+        )
     rate = first.config.get("sample_rate", 16000)
     spoken = read_transcripts(transcripts, loaded, rate)
     with atomic_folder(output) as folder:

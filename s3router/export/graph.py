@@ -169,6 +169,45 @@ def onnx_ir() -> Any:
     return onnx_ir
 
 
+def set_constant(value: Any, array: np.ndarray) -> None:
+    """Make an array what an initialiser holds.
+
+    Arguments
+    ---------
+    value : onnx_ir.Value
+        Changed in place.
+    array : numpy.ndarray
+        Of any type and shape.
+    """
+    tensor = onnx_ir().tensor(array, name=value.name)
+    value.const_value = tensor
+    value.shape, value.dtype = tensor.shape, tensor.dtype
+
+
+def constant(graph: Any, name: str, array: np.ndarray) -> Any:
+    """Return an initialiser of a graph, made if it is not there.
+
+    Arguments
+    ---------
+    graph : onnx_ir.Graph
+        Changed in place.
+    name : str
+        Of the initialiser.
+    array : numpy.ndarray
+        What it holds.
+
+    Returns
+    -------
+    onnx_ir.Value
+        The initialiser.
+    """
+    if name not in graph.initializers:
+        value = onnx_ir().Value(name=name)
+        set_constant(value, array)
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
 def _trace(model: FoldedModel) -> Any:
     """Run torch's exporter, quietly."""
     onnx_ir()

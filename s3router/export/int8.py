@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from s3router.errors import MismatchError
-from s3router.export.graph import onnx_ir
+from s3router.export.graph import onnx_ir, set_constant
 
 #: Largest quantised weight. Processors without VNNI add two products in 16
 #: bits: 2 x 255 x 64 fits. On the embedded encoder with real speech, 127 levels
@@ -97,21 +97,6 @@ def put_int8(model: Any, names: list[str], transposed: set[str]) -> None:
         if node.op_type == "MatMul" and node.inputs[1].name in scales:
             weight = node.inputs[1].name
             _replace(graph, node, scales[weight], quantized)
-
-
-def set_constant(value: Any, array: np.ndarray) -> None:
-    """Make an array what an initialiser holds.
-
-    Arguments
-    ---------
-    value : onnx_ir.Value
-        Changed in place.
-    array : numpy.ndarray
-        Of any type and shape.
-    """
-    tensor = onnx_ir().tensor(array, name=value.name)
-    value.const_value = tensor
-    value.shape, value.dtype = tensor.shape, tensor.dtype
 
 
 def _replace(

@@ -11,6 +11,7 @@ from s3router.export.layouts import Shared, Standalone
 from s3router.export.pooling import framewise, pool_frames
 from s3router.export.probes import frame_hop
 from s3router.export.profiles import (
+    audio_wanted,
     client_files,
     client_graph,
     client_model,
@@ -59,18 +60,19 @@ def write_language(
     """
     tokens = subnetwork.tokens
     entry = _describe(path, subnetwork)
+    normalize, _ = audio_wanted(profile, model.encoder.normalize_input)
     metadata = {
         "language": code,
         "s3router.version": __version__,
         "s3router.profile": profile,
         "sample_rate": str(model.encoder.sample_rate),
-        "normalize": str(int(model.encoder.normalize_input)),
+        "normalize": str(int(normalize)),
         "method": str(entry.method),
     }
     exported = framewise(client_model(profile, model, entry.blank))
-    change = partial(_finish_graph, profile, entry, tokens)
+    finish = partial(_finish_graph, profile, entry, tokens)
     files, tokens_file = writer.write(
-        code, exported, subnetwork, metadata, change
+        code, exported, subnetwork, metadata, finish
     )
     tokens_file = tokens_name(profile, tokens_file)
     save_tokens(folder / tokens_file, tokens)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from s3router.errors import SettingError, one_of
+from s3router.errors import SettingError
 from s3router.export.compact import compact
 from s3router.export.cuts import Cuts, find_cuts
 from s3router.export.decoders import DENSE
@@ -24,11 +24,10 @@ from s3router.export.graph import build_graph, save_graph
 from s3router.export.precision import choose_types, lower_graph
 from s3router.export.runner import RunnerWriter
 from s3router.export.shared import BACKBONE, SharedGraph
-from s3router.formats.bundle import LAYOUTS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder
 
-Change = Callable[[Any], None]
+Finish = Callable[[Any], None]
 
 
 class Standalone:
@@ -58,7 +57,7 @@ class Standalone:
         model: FoldedModel,
         subnetwork: Subnetwork,
         metadata: Mapping[str, str],
-        change: Change,
+        finish: Finish,
     ) -> tuple[list[str], str]:
         """Write the graph of a language.
 
@@ -72,7 +71,7 @@ class Standalone:
             The subnetwork.
         metadata : mapping of str to str
             What else to write into the graph.
-        change : callable
+        finish : callable
             Is given the onnx_ir.Model, to finish it, before it is written.
 
         Returns
@@ -90,7 +89,7 @@ class Standalone:
         graph = build_graph(model)
         graph.metadata_props.update(metadata)
         lower_graph(graph, types)
-        change(graph)
+        finish(graph)
         summary, sparse = encode(graph, self._chosen(subnetwork))
         self.details = {"encoding": summary, **cuts.describe()}
         files = save_graph(graph, path, sparse)
@@ -147,7 +146,7 @@ class Shared:
         model: FoldedModel,
         subnetwork: Subnetwork,
         metadata: Mapping[str, str],
-        change: Change,
+        finish: Finish,
     ) -> tuple[list[str], str]:
         """Write the graph of a language, as `Standalone.write`."""
         name, masks, graph = f"{code}.onnx", subnetwork.masks, None
@@ -157,7 +156,7 @@ class Shared:
             graph = self._graph.gathered(self._plain(), cuts)
             masks = cuts.rest(masks)
         self._graph.write(
-            self._folder / name, masks, model.head, metadata, change, graph
+            self._folder / name, masks, model.head, metadata, finish, graph
         )
         # The buffer that mode switch masks is of float32; its runner gives
         # logits of frames.
@@ -244,11 +243,8 @@ def choose_layout(
     Raises
     ------
     SettingError
-        If the layout is unknown, or `shared` is asked for and a subnetwork
-        has weights of its own.
+        If `shared` is asked for and a subnetwork has weights of its own.
     """
-    if layout is not None:
-        one_of(layout, LAYOUTS, "layout")
     changed = [name for name, one in subnetworks.items() if _changes(one)]
     if layout is None:
         return "standalone" if changed else "shared"

@@ -27,9 +27,9 @@ from s3router.export.pooling import check_label
 from s3router.export.precision import STORED, choose_types
 from s3router.export.probes import probe_signal, stress_lengths
 from s3router.export.profiles import client_logits
-from s3router.export.shared import BITS
 from s3router.export.stored import StoredWeights
 from s3router.formats.bundle_language import BundleLanguage
+from s3router.formats.graph_bytes import MASK_BITS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.audio import normalize
 from s3router.runtime.decode import greedy_ctc, join_tokens
@@ -256,7 +256,7 @@ def check_weights(
             if value.dtype != STORED[types.get(name, "fp32")]:
                 raise VerificationError(f"{path}: {name} is {value.dtype}")
             value = read_gathered(graph.graph, name, value)
-            if (bits := stored.get(f"{owner}{BITS}")) is not None:
+            if (bits := stored.get(f"{owner}{MASK_BITS}")) is not None:
                 keep = _unpack(bits, value.shape)
                 turned = keep.T if name in transposed else keep
                 if not np.array_equal(turned, cuts.take(name, mask)):

@@ -12,7 +12,7 @@ import numpy as np
 
 from s3router.errors import VerificationError
 from s3router.export.fold import FoldedModel
-from s3router.export.graph import onnx_ir
+from s3router.export.graph import constant, onnx_ir
 from s3router.models.heads import ClassificationHead, CTCHead
 from s3router.runtime.recognizer import Recognizer
 
@@ -47,10 +47,7 @@ def pool_frames(model: Any) -> None:
     ir = onnx_ir()
     graph = model.graph
     output = graph.outputs[0]
-    axis = ir.Value(name="s3router.frames_axis")
-    axis.const_value = ir.tensor([1], dtype=ir.DataType.INT64, name=axis.name)
-    axis.shape, axis.dtype = axis.const_value.shape, ir.DataType.INT64
-    graph.register_initializer(axis)
+    axis = constant(graph, "s3router.frames_axis", np.array([1]))
     node = ir.node("ReduceMean", [output, axis], {"keepdims": 0})
     node.name = "s3router.pool"
     pooled = node.outputs[0]

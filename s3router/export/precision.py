@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from s3router.errors import SettingError
 from s3router.export.fold import FoldedModel, fold
-from s3router.export.graph import onnx_ir, transposed_names
-from s3router.export.int8 import LEVELS, put_int8, set_constant
+from s3router.export.graph import onnx_ir, set_constant, transposed_names
+from s3router.export.int8 import LEVELS, put_int8
 from s3router.formats.bundle import Bundle
 from s3router.formats.subnetwork import Subnetwork
 from s3router.masks.targets import find_blocks

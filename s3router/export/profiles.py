@@ -18,7 +18,7 @@ import numpy as np
 
 from s3router.errors import SettingError, one_of
 from s3router.export.fold import FoldedModel
-from s3router.export.graph import onnx_ir
+from s3router.export.graph import constant, onnx_ir
 from s3router.export.padded import NEVER, PaddedModel
 from s3router.formats.bundle import PROFILES
 from s3router.formats.bundle_language import BundleLanguage
@@ -325,15 +325,7 @@ class _Builder:
     def constant(self, array: np.ndarray) -> Any:
         name = f"{self._prefix}.constant_{self._constants}"
         self._constants += 1
-        tensor = self._ir.tensor(array, name=name)
-        value = self._ir.Value(
-            name=name,
-            shape=tensor.shape,
-            type=self._ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        self._graph.register_initializer(value)
-        return value
+        return constant(self._graph, name, np.asarray(array))
 
     def node(self, kind: str, *inputs: Any, **attributes: object) -> Any:
         name = f"{self._prefix}.{len(self.nodes)}"

@@ -1,7 +1,7 @@
 """The graph of mode "switch": what languages differ in is its input.
 
-`runner.onnx` lies in a bundle of layout "shared" once. The weights that some
-language masks, and the head, are inputs of it; the rest it takes from the
+`switch.runner.onnx` lies in a bundle of layout "shared" once. The weights that
+some language masks, and the head, are inputs of it; the rest it takes from the
 backbone. Its metadata say where the runtime finds each input: weights in the
 backbone, masks and head in the graphs of the languages, as bytes that can be
 read without any package for ONNX.
@@ -17,12 +17,14 @@ import numpy as np
 from s3router.errors import VerificationError
 from s3router.export.cuts import STRUCTURED
 from s3router.export.graph import onnx_ir
-from s3router.export.shared import BACKBONE, BITS, SharedGraph
+from s3router.export.shared import BACKBONE, SharedGraph
 from s3router.formats.bundle_language import BundleLanguage
+from s3router.formats.graph_bytes import MASK_BITS, tensors
 from s3router.runtime.recognizer import Recognizer
 from s3router.runtime.switch import PLACES
 
-RUNNER = "runner.onnx"
+#: No language can be called so: codes have no dots.
+RUNNER = "switch.runner.onnx"
 _HEAD = "head."
 
 
@@ -70,8 +72,8 @@ class RunnerWriter:
         model = self._graph.model()
         stored = model.graph.initializers
         weights = {}
-        for name in sorted(n for n in names if n.endswith(BITS)):
-            weight = stored[f"{name.removesuffix(BITS)}.weight"]
+        for name in sorted(n for n in names if n.endswith(MASK_BITS)):
+            weight = stored[f"{name.removesuffix(MASK_BITS)}.weight"]
             weights[weight.name] = weight.const_value.offset
             _make_input(model.graph, weight)
         for name in [n for n in stored if n.startswith(_HEAD)]:
@@ -100,17 +102,11 @@ def find_inputs(path: str | Path) -> dict[str, list[int]]:
         Name of an initialiser to the offset of its bytes in the file, and its
         shape.
     """
-    import onnx
-
-    content = Path(path).read_bytes()
-    graph = onnx.load_model_from_string(content).graph
-    found = {}
-    for tensor in graph.initializer:
-        if tensor.name.endswith(BITS) or tensor.name.startswith(_HEAD):
-            # Another place with the same bytes would do as well.
-            offset = content.find(tensor.raw_data)
-            found[tensor.name] = [offset, *tensor.dims]
-    return found
+    return {
+        tensor.name: [tensor.start, *tensor.shape]
+        for tensor in tensors(Path(path).read_bytes())
+        if tensor.name.endswith(MASK_BITS) or tensor.name.startswith(_HEAD)
+    }
 
 
 def runs_on_runner(entry: BundleLanguage) -> bool:
@@ -134,6 +130,7 @@ def check_runner(
     expected: Mapping[str, np.ndarray],
     clip: np.ndarray,
     allowed: Mapping[str, float],
+    providers: str | None = "cpu",
 ) -> None:
     """Verify mode "switch": each language after another one, as by itself.
 
@@ -148,6 +145,8 @@ def check_runner(
         (samples,) float32.
     allowed : mapping of str to float
         By language: largest difference that passes.
+    providers : str, optional
+        What onnxruntime should run on.
 
     Raises
     ------
@@ -155,7 +154,7 @@ def check_runner(
         If a language's logits differ.
     """
     first, *others = expected
-    recognizer = Recognizer(folder, first, "cpu", mode="switch")
+    recognizer = Recognizer(folder, first, providers, mode="switch")
     for code in [first, *others, first]:
         recognizer.switch(code)
         got = recognizer.logits(clip)

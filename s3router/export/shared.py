@@ -24,14 +24,18 @@ from s3router.errors import MismatchError
 from s3router.export.cuts import Cuts
 from s3router.export.fold import FoldedModel
 from s3router.export.gathered import KEPT, GatheredGraphs, slim
-from s3router.export.graph import build_graph, onnx_ir, transposed_names
+from s3router.export.graph import (
+    build_graph,
+    constant,
+    onnx_ir,
+    set_constant,
+    transposed_names,
+)
 from s3router.export.precision import CAST
 from s3router.formats.graph_bytes import MASK_BITS
 from s3router.models.heads import CTCHead
 
 BACKBONE = "backbone.bin"
-#: Suffix of the initialiser that has the mask of a weight.
-BITS = MASK_BITS
 #: What fewer bytes have stays in the graph: mostly shapes, which inference of
 #: shapes has to see.
 SMALL = 64
@@ -102,7 +106,7 @@ class SharedGraph:
         masks: Mapping[str, np.ndarray],
         head: CTCHead,
         metadata: Mapping[str, str],
-        change: Callable[[Any], None] = lambda model: None,
+        finish: Callable[[Any], None] = lambda model: None,
         graph: Any = None,
     ) -> None:
         """Write the graph of a language.
@@ -117,7 +121,7 @@ class SharedGraph:
             Of the language.
         metadata : mapping of str to str
             What else to write into the graph.
-        change : callable
+        finish : callable
             Is given the onnx_ir.Model, to finish it, before it is written.
         graph : onnx_ir.Model, optional
             From `gathered`, with masks of that size; used up. The whole
@@ -138,7 +142,7 @@ class SharedGraph:
             model.graph.insert_before(model.graph[0], nodes)
         # Weights are cast and gathered before they are masked.
         model.graph.sort()
-        change(model)
+        finish(model)
         if graph is not None:
             slim(model.graph)
         self._ir.save(model, path)
@@ -173,7 +177,7 @@ class SharedGraph:
             array = value.numpy()
             if name in self._transposed:
                 array = np.ascontiguousarray(array.T)
-            self._set(graph.initializers[name], array)
+            set_constant(graph.initializers[name], array)
             for node in graph.initializers[name].consumers():
                 for output in node.outputs:
                     self._end_in(output, linear.out_features)
@@ -195,7 +199,7 @@ class SharedGraph:
             )
         if f"{owner}.weight" in self._transposed:
             mask = mask.T
-        constant, nodes = partial(self._constant, graph), []
+        put, nodes = partial(constant, graph), []
 
         def node(kind: str, *inputs: Any, **attributes: object) -> Any:
             name = f"{owner}.mask.{len(nodes)}"
@@ -205,39 +209,26 @@ class SharedGraph:
             return made.outputs[0]
 
         ir = self._ir
-        bits = constant(f"{owner}{BITS}", pack(mask))
+        bits = put(f"{owner}{MASK_BITS}", pack(mask))
         index = node("Cast", bits, to=ir.DataType.INT32)
-        keep = node("Gather", constant(_TABLE, unpacking_table()), index)
+        keep = node("Gather", put(_TABLE, unpacking_table()), index)
         if mask.size % 8:
-            flat = constant("s3router.flat", np.array([-1]))
+            flat = put("s3router.flat", np.array([-1]))
             keep = node("Reshape", keep, flat)
-            begin = constant("s3router.begin", np.array([0]))
-            end = constant(f"s3router.end_{mask.size}", np.array([mask.size]))
+            begin = put("s3router.begin", np.array([0]))
+            end = put(f"s3router.end_{mask.size}", np.array([mask.size]))
             keep = node("Slice", keep, begin, end)
         name = "s3router.shape_" + "x".join(map(str, mask.shape))
-        keep = node("Reshape", keep, constant(name, np.array(mask.shape)))
+        keep = node("Reshape", keep, put(name, np.array(mask.shape)))
         # Of what was gathered nothing is stated: it can be inferred.
         kind = weight.dtype.numpy() if weight.dtype else np.dtype(np.float32)
-        zero = constant(f"s3router.zero_{kind}", np.zeros((), kind))
+        zero = put(f"s3router.zero_{kind}", np.zeros((), kind))
         users = tuple(weight.uses())
         masked = node("Where", keep, weight, zero)
         masked.type, masked.shape = weight.type, weight.shape
         for user, position in users:
             user.replace_input_with(position, masked)
         return nodes
-
-    def _constant(self, graph: Any, name: str, array: np.ndarray) -> Any:
-        """Return an initialiser, made if it is not there."""
-        if name not in graph.initializers:
-            value = self._ir.Value(name=name)
-            self._set(value, array)
-            graph.register_initializer(value)
-        return graph.initializers[name]
-
-    def _set(self, value: Any, array: np.ndarray) -> None:
-        tensor = self._ir.tensor(array, name=value.name)
-        value.const_value = tensor
-        value.shape, value.dtype = tensor.shape, tensor.dtype
 
 
 def _weight(graph: Any, name: str) -> Any:

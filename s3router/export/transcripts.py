@@ -87,12 +87,12 @@ def read_transcripts(
 
 def _match(name: str, codes: Iterable[str]) -> str | None:
     """Return which of the codes a row means."""
-    for code in (name, name.split("-")[0]):
-        try:
-            return match_language(code, codes)
-        except SettingError:
-            continue
-    return None
+    try:
+        return match_language(name, codes)
+    except SettingError:
+        # "zh-CN" in a bundle of "zh" is meant; in one of "zh-TW" it is not.
+        stem = name.split("-")[0]
+        return stem if stem in codes else None
 
 
 def _rows(path: Path) -> list[tuple[str, str, str]]:

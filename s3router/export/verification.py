@@ -95,7 +95,13 @@ class Verification:
         VerificationError
             If a language differs from what it is in mode "fold".
         """
-        check_runner(self._folder, self._heard, self._clip, self._allowed)
+        check_runner(
+            self._folder,
+            self._heard,
+            self._clip,
+            self._allowed,
+            self._providers,
+        )
 
 
 def check_bundle(

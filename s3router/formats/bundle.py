@@ -6,7 +6,7 @@
     <language>.onnx          layout "shared": a graph with mask and head
     <language>.tokens.txt
     backbone.bin             its weights, which all languages name
-    runner.onnx              takes masked weights as inputs, for mode "switch"
+    switch.runner.onnx       takes masked weights as inputs, for mode "switch"
     <language>/vocab.txt     profile "onnx-asr": instead of tokens.txt, with a
     <language>/config.json   file that says what the graph is
 
@@ -33,7 +33,9 @@ from s3router.formats.files import (
 )
 from s3router.formats.language_codes import is_language_code, match_language
 
-FORMAT_VERSION = 1
+#: 2: graphs for other clients, which want audio normalised otherwise.
+FORMAT_VERSION = 2
+_READABLE = (1, 2)
 MANIFEST = "manifest.json"
 LAYOUTS = ("standalone", "shared")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -305,10 +307,11 @@ def _check_version(path: Path, content: Any) -> None:
     if not isinstance(content, dict) or "format_version" not in content:
         raise FormatError(f"{path} is not a manifest of a bundle")
     version = content["format_version"]
-    if version != FORMAT_VERSION:
+    if version not in _READABLE:
         raise FormatError(
             f"{path} has format version {version!r}; this s3router reads "
-            f"version {FORMAT_VERSION}: install the s3router that wrote it"
+            f"versions {_READABLE[0]} to {_READABLE[-1]}: install the s3router "
+            "that wrote it"
         )
     if content.get("checksum") != _checksum(content):
         raise FormatError(
@@ -337,7 +340,7 @@ def check_inside(path: Path, name: str) -> None:
         The file's path in the bundle.
     """
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name:
+    if not parts or name.startswith("/") or ".." in parts or {*"\\:"} & {*name}:
         raise FormatError(
             f"{path} names the file {name!r}, which is outside the bundle"
         )

@@ -162,7 +162,7 @@ class Recognizer:
                 f"mode {mode}: the weights of this bundle lie in its graphs, "
                 "and cannot stay in a file; export it with layout shared"
             )
-        self._verified: set[str] = set()
+        self._verified: dict[str, tuple[int, ...]] = {}
         self._providers = providers
         self._threads = threads
         self._turns = Turns()
@@ -435,9 +435,23 @@ class Recognizer:
         return entry, load_tokens(self.bundle.path(entry.tokens))
 
     def _verify(self, names: Iterable[str]) -> None:
-        """Hash files, once each: languages share some."""
-        self.bundle.verify(set(names) - self._verified)
-        self._verified.update(names)
+        """Hash files that were not, or have changed: languages share some."""
+        found = {name: _state(self.bundle.path(name)) for name in set(names)}
+        self.bundle.verify(
+            name
+            for name, state in found.items()
+            if state is None or state != self._verified.get(name)
+        )
+        self._verified.update(found)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file does; None if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _check_vocabulary(

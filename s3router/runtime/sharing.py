@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 from s3router.formats.bundle import Bundle
 from s3router.runtime.session import Session, open_session
 
+# State of the process, since it is the process that should hold a graph once.
 _OPEN: WeakValueDictionary[Hashable, Session] = WeakValueDictionary()
 _LOCK = threading.Lock()
 

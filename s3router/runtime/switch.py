@@ -1,8 +1,8 @@
 """Mode "switch": one graph and one buffer of weights for all languages.
 
-The graph, `runner.onnx` of a bundle of layout "shared", takes as inputs what
-languages differ in. The masked weights are handed over where they lie, without
-a copy; to change the language is to mask them anew.
+The graph, `switch.runner.onnx` of a bundle of layout "shared", takes as inputs
+what languages differ in. The masked weights are handed over where they lie,
+without a copy; to change the language is to mask them anew.
 """
 
 import json
@@ -14,6 +14,7 @@ import numpy as np
 
 from s3router.errors import FormatError, SettingError
 from s3router.formats.bundle import Bundle
+from s3router.formats.graph_bytes import MASK_BITS
 from s3router.runtime.providers import CUDA, TENSORRT, import_onnxruntime
 from s3router.runtime.resident import ResidentWeights, map_file
 from s3router.runtime.session import INPUT, OUTPUT
@@ -21,7 +22,7 @@ from s3router.runtime.sharing import open_shared
 
 #: Key in the metadata of the runner: JSON that says where its inputs lie.
 PLACES = "s3router.places"
-_WEIGHT, _BITS = ".weight", ".mask_bits"
+_WEIGHT = ".weight"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class Parts:
         """Return how many tokens the logits are for, if the head tells."""
         bias = self.head.get("head.bias")
         return None if bias is None else len(bias)
+
+
+def _why_none(bundle: Bundle) -> str:
+    """Return why a bundle of layout "shared" has no runner."""
+    if bundle.precision != "fp32":
+        return f"it is of precision {bundle.precision}, and not fp32"
+    if bundle.profile != "s3router":
+        return f"it was made for {bundle.profile}"
+    return "none of its languages is a mask over weights of whole shape"
 
 
 class SwitchSession:
@@ -78,8 +88,7 @@ class SwitchSession:
         if bundle.runner is None:
             raise SettingError(
                 "mode switch: this bundle has no graph that takes masked "
-                "weights; export it again with layout shared and precision "
-                "fp32, or use mode fold"
+                f"weights, since {_why_none(bundle)}; use mode fold or lean"
             )
         self._bundle = bundle
         path = bundle.path(bundle.runner)
@@ -118,6 +127,7 @@ class SwitchSession:
             for name, array in self._weights.arrays.items()
         }
         self._head: dict[str, Any] = {}
+        self._parts: Parts | None = None
 
     def read(self, code: str) -> Parts:
         """Return what a language brings, without changing anything.
@@ -138,17 +148,18 @@ class SwitchSession:
             If the language is not a mask over the shared weights.
         """
         if code not in self._languages:
+            task = self._bundle.languages[code].task
+            why = "its graph is smaller" if task == "ctc" else "it classifies"
             raise SettingError(
-                f"mode switch: {code} is no mask over the shared weights (its "
-                "graph is smaller, or has weights of its own); use mode fold "
-                "or lean for it"
+                f"mode switch: {code} is no mask over weights of whole shape "
+                f"under a CTC head ({why}); use mode fold or lean for it"
             )
         file = map_file(self._bundle.path(self._bundle.languages[code].model))
         bits, head = {}, {}
         for name, (offset, *shape) in self._languages[code].items():
             count = int(np.prod(shape))
-            if name.endswith(_BITS):
-                weight = name.removesuffix(_BITS) + _WEIGHT
+            if name.endswith(MASK_BITS):
+                weight = name.removesuffix(MASK_BITS) + _WEIGHT
                 bits[weight] = file[offset : offset + count]
             else:
                 # A copy: floats in a graph need not lie at multiples of four.
@@ -159,18 +170,31 @@ class SwitchSession:
     def load(self, parts: Parts) -> None:
         """Change the language; nothing may run meanwhile.
 
+        If it fails, or is interrupted, the old language is put back.
+
         Arguments
         ---------
         parts : Parts
             Of the language, from `read`.
         """
+        before = self._parts
+        try:
+            self._put(parts)
+        except BaseException:
+            if before is not None:
+                self._put(before)
+            raise
+        self._parts = parts
+
+    def _put(self, parts: Parts) -> None:
+        head = {
+            name: self._to_device(array) for name, array in parts.head.items()
+        }
         changed = self._weights.mask(parts.bits)
         if self.provider == CUDA:
             for name in changed:
                 self._inputs[name].update_inplace(self._weights.arrays[name])
-        self._head = {
-            name: self._to_device(array) for name, array in parts.head.items()
-        }
+        self._head = head
 
     def run(self, input_values: np.ndarray) -> np.ndarray:
         """Return the logits of normalised audio, as `Session.run`.

@@ -17,10 +17,11 @@ from s3router.errors import VerificationError
 from s3router.export import gathered as module
 from s3router.export.bundle import make_bundle
 from s3router.export.gathered import read_gathered
-from s3router.export.shared import BACKBONE, BITS
+from s3router.export.shared import BACKBONE
 from s3router.export.verification import check_bundle
 from s3router.formats.bundle import Bundle
 from s3router.formats.describe import describe
+from s3router.formats.graph_bytes import MASK_BITS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder
 from s3router.runtime.recognizer import Recognizer
@@ -126,7 +127,7 @@ def test_a_language_has_no_weights_but_its_head(mixed):
     # In uint16: 16 rows of heads, 32 channels, in each of two blocks.
     cuts = {k: v for k, v in own.items() if k.endswith(("heads", "channels"))}
     assert sorted(cuts.values()) == [32, 32, 64, 64]
-    assert not any(name.endswith(BITS) for name in own)
+    assert not any(name.endswith(MASK_BITS) for name in own)
     rest = [own[name] for name in own if name not in cuts]
     assert max(rest) < 256 and sum(rest) < 1000
 
@@ -134,9 +135,9 @@ def test_a_language_has_no_weights_but_its_head(mixed):
 def test_bits_are_only_of_what_is_gathered(mixed):
     graph = small_graph(mixed[0], "cc")
     bits = {
-        t.name.removesuffix(BITS): len(t.raw_data)
+        t.name.removesuffix(MASK_BITS): len(t.raw_data)
         for t in graph.initializer
-        if t.name.endswith(BITS)
+        if t.name.endswith(MASK_BITS)
     }
     layer = "encoder.layers.{}."
     assert bits[layer.format(0) + "attention.q_proj"] == 8 * 32 // 8

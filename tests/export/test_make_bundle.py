@@ -279,3 +279,12 @@ def test_encoder_that_is_gone(tmp_path, subnetwork_folders):
     with pytest.raises(NotFoundError, match="gone"):
         make_bundle(subnetwork_folders, tmp_path / "b", encoder=gone)
     assert not (tmp_path / "b").exists()
+
+
+def test_settings_that_do_not_fit(tmp_path, subnetwork_folders):
+    masked, output = subnetwork_folders[:1], tmp_path / "b"
+    with pytest.raises(SettingError, match="encoding bits.*standalone"):
+        make_bundle(masked, output, encoding="bits")
+    with pytest.raises(SettingError, match="unknown layout 'foo'"):
+        make_bundle(masked, output, layout="foo", profile="onnx-asr")
+    assert not output.exists()

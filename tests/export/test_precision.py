@@ -20,10 +20,11 @@ from s3router.export.emulate import quantize_input
 from s3router.export.int8 import SCALE
 from s3router.export.precision import LEAST, choose_types
 from s3router.export.probes import probe_signal
-from s3router.export.shared import BACKBONE, BITS
+from s3router.export.shared import BACKBONE
 from s3router.export.verification import check_bundle
 from s3router.formats.bundle import Bundle
 from s3router.formats.describe import describe
+from s3router.formats.graph_bytes import MASK_BITS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.bottleneck import attach_bottlenecks
 from s3router.models.encoder import load_encoder
@@ -51,6 +52,8 @@ def bundles(tmp_path_factory, subnetwork_folders):
                     folder,
                     layout=layout,
                     precision=precision,
+                    # Whole, to be looked at.
+                    encoding="dense" if layout == "standalone" else "auto",
                 ),
             )
         return made[key]
@@ -188,7 +191,7 @@ def test_languages_share_bytes_and_scales(
     assert (bundle.layout, bundle.precision) == ("shared", "int8")
     zh, es = (arrays(folder / f"{code}.onnx") for code in ("zh-CN", "es"))
     for name in zh:
-        mine = name.endswith(BITS) or name.startswith("head.")
+        mine = name.endswith(MASK_BITS) or name.startswith("head.")
         assert np.array_equal(zh[name], es[name]) != mine, name
     weights = sum(8192 for _ in range(2)) + 2 * 12 * 32
     light = onnx.load(folder / "es.onnx", load_external_data=False).graph
@@ -292,7 +295,7 @@ def test_a_wrong_weight_of_half_precision_is_found(bundles, tmp_path):
 def test_a_wrong_bit_is_found_where_the_weight_is_zero(bundles, tmp_path):
     folder = bundles("shared", "int8")[0]
     stored = arrays(graph_of(folder))
-    name = WEIGHT.removesuffix(".weight") + BITS
+    name = WEIGHT.removesuffix(".weight") + MASK_BITS
     keep = np.unpackbits(stored[name], bitorder="little").astype(bool)
     (at, *_) = np.flatnonzero((stored[WEIGHT].reshape(-1) == 0) & ~keep)
 
@@ -310,7 +313,7 @@ def test_a_mask_of_another_language_shows_in_the_logits(
     def shuffle(bits):
         bits[:] = np.random.default_rng(0).permutation(bits)
 
-    name = WEIGHT.removesuffix(".weight") + BITS
+    name = WEIGHT.removesuffix(".weight") + MASK_BITS
     wrong = altered(bundles("shared", "int8")[0], tmp_path, name, shuffle)
     monkeypatch.setattr(parity, "check_weights", lambda *_: (12, 0))
     with pytest.raises(VerificationError, match="of quantised activations"):

@@ -10,9 +10,10 @@ from subnetworks import FAMILIES, make_encoder, make_subnetwork
 from s3router.errors import VerificationError
 from s3router.export.bundle import make_bundle
 from s3router.export.runner import RUNNER, check_runner, find_inputs
-from s3router.export.shared import BACKBONE, BITS
+from s3router.export.shared import BACKBONE
 from s3router.export.verification import check_bundle
 from s3router.formats.bundle import Bundle
+from s3router.formats.graph_bytes import MASK_BITS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder
 from s3router.runtime.recognizer import Recognizer
@@ -62,7 +63,7 @@ def test_what_languages_differ_in_is_an_input(bundle, masked):
     assert inputs == {"input_values", "head.weight", "head.bias", *weights}
     stored = {tensor.name for tensor in model.graph.initializer}
     assert not stored & inputs
-    assert not any(name.endswith(BITS) for name in stored)
+    assert not any(name.endswith(MASK_BITS) for name in stored)
     assert set(places["weights"]) == weights
     assert (bundle / RUNNER).stat().st_size < 1 << 20
 
@@ -87,10 +88,10 @@ def test_weights_masks_and_heads_lie_where_it_says(bundle, masked):
         code = subnetwork.config["language"]
         content = (bundle / f"{code}.onnx").read_bytes()
         found = places["languages"][code]
-        masks = {n for n in found if n.endswith(BITS)}
-        assert masks == {f"{owner}{BITS}" for owner in subnetwork.masks}
+        masks = {n for n in found if n.endswith(MASK_BITS)}
+        assert masks == {f"{owner}{MASK_BITS}" for owner in subnetwork.masks}
         for owner, mask in subnetwork.masks.items():
-            offset, count = found[f"{owner}{BITS}"]
+            offset, count = found[f"{owner}{MASK_BITS}"]
             bits = np.frombuffer(content, np.uint8, count, offset)
             flat = np.unpackbits(bits, bitorder="little", count=mask.size)
             assert flat.sum() == mask.sum()

@@ -22,10 +22,11 @@ from s3router.export.bundle import make_bundle
 from s3router.export.fold import fold
 from s3router.export.probes import probe_signal
 from s3router.export.runner import RUNNER
-from s3router.export.shared import BACKBONE, BITS, pack, unpacking_table
+from s3router.export.shared import BACKBONE, pack, unpacking_table
 from s3router.export.verification import check_bundle
 from s3router.formats.bundle import Bundle
 from s3router.formats.describe import describe
+from s3router.formats.graph_bytes import MASK_BITS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder
 from s3router.runtime.recognizer import Recognizer
@@ -77,7 +78,9 @@ def test_a_language_costs_its_bits_its_head_and_a_graph(shared, masked):
             for tensor in graph.graph.initializer
             if not tensor.external_data
         }
-        bits = sum(size for name, size in own.items() if name.endswith(BITS))
+        bits = sum(
+            size for name, size in own.items() if name.endswith(MASK_BITS)
+        )
         assert bits == sum(m.size / 8 for m in subnetwork.masks.values())
         head = sum(value.nbytes for value in subnetwork.head.values())
         # And the table, and shapes.
@@ -167,7 +170,9 @@ def test_checking_again_finds_one_wrong_bit(shared, masked, tmp_path):
     folder = tmp_path / "bundle"
     make_bundle(masked[:1], folder)
     graph = onnx.load(folder / "zh-CN.onnx", load_external_data=False)
-    (bits, *_) = [t for t in graph.graph.initializer if t.name.endswith(BITS)]
+    (bits, *_) = [
+        t for t in graph.graph.initializer if t.name.endswith(MASK_BITS)
+    ]
     raw = bytearray(bits.raw_data)
     raw[0] ^= 1
     bits.raw_data = bytes(raw)

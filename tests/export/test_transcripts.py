@@ -62,6 +62,12 @@ def test_what_is_refused(folder, text, error, words):
         read_transcripts([write(folder, text)], ["es"])
 
 
+def test_another_country_is_another_language(folder):
+    path = write(folder, "wav,language,wrd\na.wav,zh-CN,a\n")
+    with pytest.raises(SettingError, match="of zh-CN, it has zh-TW"):
+        read_transcripts([path], ["zh-TW"])
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(NotFoundError, match="no such file of transcripts"):
         read_transcripts([tmp_path / "none.csv"], ["es"])

@@ -120,7 +120,7 @@ def test_altered_manifest(folder: Path):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("format_version", 2, "format version 2.*install the s3router"),
+        ("format_version", 3, "format version 3.*install the s3router"),
         ("layout", "woven", "layout 'woven' is not known"),
         ("precision", "int3", "precision 'int3' is not known"),
         ("languages", {}, "lists no languages"),

@@ -136,6 +136,55 @@ def test_a_failed_switch_keeps_the_old_language(toy, damage):
     assert recognizer.language == "aa"
 
 
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_an_interrupted_switch_puts_the_old_language_back(
+    toy, monkeypatch, call
+):
+    folder, truth = toy
+    recognizer = Recognizer(folder, "aa", "cpu", mode="switch")
+    session, calls = recognizer.session, []
+    real, masked = session._to_device, session._weights.mask
+
+    def interrupt(function, argument):
+        calls.append(function)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return function(argument)
+
+    def mask_then_interrupt(bits):
+        changed = masked(bits)
+        interrupt(len, bits)
+        return changed
+
+    monkeypatch.setattr(session, "_to_device", lambda a: interrupt(real, a))
+    monkeypatch.setattr(session._weights, "mask", mask_then_interrupt)
+    signal = speak([3, 1])
+    if call < 4:  # two arrays of the head, then the weights
+        with pytest.raises(KeyboardInterrupt):
+            recognizer.switch("bb")
+    code = "aa" if call < 4 else "bb"
+    if call == 4:
+        recognizer.switch("bb")
+    assert recognizer.language == code
+    np.testing.assert_allclose(
+        recognizer.logits(signal), toy_logits(truth[code], signal), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_bundle_that_was_replaced_meanwhile(tmp_path, toy, mode):
+    folder, _ = toy
+    recognizer = Recognizer(folder, "aa", "cpu", mode=mode)
+    recognizer.switch("bb")
+    other = make_shared_bundle(tmp_path / "other", {"bb": 9, "aa": 14})
+    assert set(other) == {"aa", "bb"}
+    for path in (tmp_path / "other").iterdir():
+        path.replace(folder / path.name)
+    with pytest.raises(FormatError, match="altered"):
+        recognizer.switch("aa")
+    assert recognizer.language == "bb"
+
+
 def test_tokens_of_another_head(toy):
     folder, _ = toy
     tokens = (folder / "aa.tokens.txt").read_text()
@@ -163,8 +212,15 @@ def test_no_runner(tmp_path, toy):
     bundle = Bundle.load(toy[0])
     bundle.runner = None
     bundle.save(toy[0])
-    with pytest.raises(SettingError, match="mode switch.*export it again"):
+    with pytest.raises(SettingError, match="mode switch.*none of its lang"):
         Recognizer(toy[0], "aa", "cpu", mode="switch")
+    for change, why in (
+        ({"precision": "fp16"}, "of precision fp16"),
+        ({"profile": "sherpa-onnx"}, "made for sherpa-onnx"),
+    ):
+        replace(bundle, **change).save(toy[0])
+        with pytest.raises(SettingError, match=f"mode switch.*{why}"):
+            Recognizer(toy[0], "aa", "cpu", mode="switch")
     plain = make_toy_bundle(tmp_path / "plain")
     with pytest.raises(SettingError, match="mode switch.*layout shared"):
         Recognizer(plain, mode="switch")
