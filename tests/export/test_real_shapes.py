@@ -1,8 +1,8 @@
 """Encoders of the sizes that are released, with random weights.
 
 Widths, heads and front ends are the real ones, where rounding and large
-tensors go wrong first. Of the layers, which are all alike, all but one encoder
-have few.
+tensors go wrong first. Of the layers, which are all alike, there are two;
+`benchmarks/export.py` exports all twelve of wav2vec2-base.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from s3router.export.shared import BACKBONE
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.recognizer import Recognizer
 
-BASE = {"num_hidden_layers": 3}
+BASE = {"num_hidden_layers": 2}
 WIDE = {
     "hidden_size": 1024,
     "num_attention_heads": 16,
@@ -43,7 +43,9 @@ class Shape:
 
 
 SHAPES = {
-    "wav2vec2-base": Shape(Wav2Vec2Config, profile="sherpa-onnx"),
+    "wav2vec2-base": Shape(
+        lambda: Wav2Vec2Config(**BASE), profile="sherpa-onnx"
+    ),
     "hubert-base": Shape(lambda: HubertConfig(**BASE)),
     "wavlm-base": Shape(lambda: WavLMConfig(**BASE)),
     "data2vec-base": Shape(lambda: Data2VecAudioConfig(**BASE)),
@@ -63,7 +65,7 @@ def test_a_bundle_of_a_released_size(name, tmp_path):
     shape = SHAPES[name]
     encoder = make_encoder(tmp_path / "encoder", shape.config())
     paths = [make_subnetwork(tmp_path / "es", encoder, "es", 0.3)]
-    if shape.profile == "s3router":
+    if name == "hubert-base":
         who = {"task": "classification", "seed": 1}
         paths.append(make_subnetwork(tmp_path / "who", encoder, "who", **who))
     for path in paths:
