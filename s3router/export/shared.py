@@ -26,10 +26,10 @@ from s3router.export.fold import FoldedModel
 from s3router.export.gathered import KEPT, GatheredGraphs, slim
 from s3router.export.graph import build_graph, onnx_ir, transposed_names
 from s3router.export.precision import CAST
+from s3router.formats.bundle import BACKBONE
 from s3router.formats.graph_bytes import MASK_BITS
 from s3router.models.heads import CTCHead
 
-BACKBONE = "backbone.bin"
 #: Suffix of the initialiser that has the mask of a weight.
 BITS = MASK_BITS
 #: What fewer bytes have stays in the graph: mostly shapes, which inference of

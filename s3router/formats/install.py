@@ -8,8 +8,9 @@ and the folder appears when it is complete. Needs numpy and zstandard only.
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -30,11 +31,14 @@ from s3router.formats.mask_code import (
 from s3router.formats.pack_file import CHUNK, MOST_WEIGHTS, PLANES, PackReader
 from s3router.formats.pack_masks import (
     CONSENSUS,
-    FLOATS,
+    DTYPES,
     MAGNITUDE,
     NONE,
     read_weight,
 )
+
+# Letters of a name in a message.
+_LONG = 40
 
 
 def install(
@@ -100,32 +104,46 @@ class _Installation:
         backbone: str | os.PathLike | None,
     ) -> None:
         self._reader, self._folder, self._backbone = reader, folder, backbone
-        #: By layer: size, weights, and packed bits of the consensus.
-        self._layers: dict[str, tuple[int, dict | None, bytes | None]] = {}
+        #: By layer: size, weights, and where its consensus is kept.
+        self._layers: dict[str, tuple[int, dict | None, int | None]] = {}
+        #: Packed bits of what languages agree on: not in memory, of which a
+        #: small file could ask for any amount.
+        self._kept: IO[bytes]
         self._files: dict[str, str] = {}
+        self._folders: set[str] = set()
+        self._whole: set[str] = set()
         self.bytes = 0
         self.borrowed: list[str] = []
 
     def run(self) -> None:
         """Write everything, or raise what is wrong."""
-        header = self._reader.header
         try:
-            plain, graphs = header["plain"], header["graphs"]
-            for entry in [*plain, *graphs]:
-                self._announce(entry)
-            self._check_room()
-            for entry in plain:
-                self._write(entry)
-            for name, layer in header["layers"].items():
-                self._open_layer(name, layer)
-            for entry in graphs:
-                self._write(entry)
+            with tempfile.TemporaryFile(dir=self._folder) as self._kept:
+                self._unpack(self._reader.header)
+        except S3RouterError:
+            raise
+        except OSError as error:
+            # Its own text names a folder that is gone by now.
+            raise SettingError(
+                f"{self._reader.path} cannot be unpacked: {error.strerror}"
+            ) from error
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, S3RouterError):
-                raise
             raise self._reader.error(
                 f"its header: {type(error).__name__} {error}"
             ) from error
+
+    def _unpack(self, header: dict[str, Any]) -> None:
+        plain, graphs = header["plain"], header["graphs"]
+        for entry in [*plain, *graphs]:
+            self._announce(entry)
+        self._check_room()
+        self._check_masks(header["layers"].values(), graphs)
+        for entry in plain:
+            self._write(entry)
+        for name, layer in header["layers"].items():
+            self._open_layer(name, layer)
+        for entry in graphs:
+            self._write(entry)
 
     def compare(self, bundle: Bundle) -> None:
         """Raise FormatError if the manifest tells of other files."""
@@ -145,9 +163,10 @@ class _Installation:
         parents = {str(parent) for parent in path.parents}
         if str(path) != name or parents & set(self._files):
             raise self._reader.error(f"a file is called {name!r}")
-        if name in self._files:
+        if name in self._files or name in self._folders:
             raise self._reader.error(f"{name} is there twice")
         self._files[name] = digest
+        self._folders |= parents
         self.bytes += self._reader.number(entry["bytes"])
 
     def _check_room(self) -> None:
@@ -158,16 +177,40 @@ class _Installation:
                 f"but only {free / 1e6:.0f} MB are free"
             )
 
+    def _check_masks(self, layers: Any, graphs: list[dict[str, Any]]) -> None:
+        """Compare what is kept for graphs with the graphs.
+
+        Each layer is of one graph at least, and as long there.
+        """
+        number = self._reader.number
+        masks = sum(-(-number(layer["size"]) // 8) for layer in layers)
+        room = sum(number(entry["bytes"]) for entry in graphs)
+        if masks > room:
+            raise self._reader.error(
+                f"masks of {masks} bytes for graphs of {room}"
+            )
+
+    def _create(self, name: str) -> IO[bytes]:
+        """Open a new file for writing."""
+        path = self._folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("xb")
+        except OSError as error:
+            short = name if len(name) < _LONG else f"{name[:_LONG]}..."
+            raise self._reader.error(
+                f"no file can be called {short!r}: {error.strerror}"
+            ) from error
+
     def _write(self, entry: dict[str, Any]) -> None:
         """Write one file, and compare its size and hash."""
         name, size = entry["name"], entry["bytes"]
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if "parts" not in entry:
-            self._borrow(entry, path)
-            return
         digest, written = hashlib.sha256(), 0
-        with path.open("xb") as file:
+        with self._create(name) as file:
+            if "parts" not in entry:
+                self._borrow(entry, file)
+                self._whole.add(name)
+                return
             for part in entry["parts"]:
                 content = self._part(part, size - written)
                 file.write(content)
@@ -175,6 +218,7 @@ class _Installation:
                 written += len(content)
         if written != size or digest.hexdigest() != entry["sha256"]:
             raise self._reader.error(f"{name} does not come out as it was")
+        self._whole.add(name)
 
     def _part(self, part: dict[str, Any], most: int) -> bytes:
         """Return the next bytes of a file."""
@@ -186,26 +230,42 @@ class _Installation:
             raise self._reader.error("a mask is longer than its file")
         return self._mask(part, size, weight, consensus)
 
+    def _keep(self, bits: bytes) -> int:
+        """Keep packed bits for later; return where they are."""
+        start = self._kept.seek(0, os.SEEK_END)
+        self._kept.write(bits)
+        return start
+
     def _open_layer(self, name: str, layer: dict[str, Any]) -> None:
         """Check what a layer says of itself, and read its consensus."""
         size = self._reader.number(layer["size"], MOST_WEIGHTS)
         weight, consensus = layer["weight"], layer["consensus"]
         if weight is not None:
-            path = self._folder / weight["file"]
-            known = weight["dtype"] in FLOATS.values()
-            if weight["file"] not in self._files or not known:
+            if weight["dtype"] not in DTYPES.values():
                 raise self._reader.error(f"no weights for {name}")
-            self._reader.number(weight["offset"], path.stat().st_size)
+            self._check_place(name, weight)
+            if scales := weight.get("scales"):
+                self._check_place(name, scales)
+                count = self._reader.number(scales["count"], size)
+                if not count or size % count:
+                    raise self._reader.error(f"{count} scales for {name}")
         if consensus is not None:
-            consensus = self._mask(consensus, size, weight, None)
+            consensus = self._keep(self._mask(consensus, size, weight, None))
         self._layers[name] = size, weight, consensus
+
+    def _check_place(self, name: str, place: dict[str, Any]) -> None:
+        """Check where weights or scales lie, in a file that is there."""
+        if place["file"] not in self._whole:
+            raise self._reader.error(f"no weights for {name}")
+        size = (self._folder / place["file"]).stat().st_size
+        self._reader.number(place["offset"], size)
 
     def _mask(
         self,
         part: dict[str, Any],
         size: int,
         weight: dict[str, Any] | None,
-        consensus: bytes | None,
+        consensus: int | None,
     ) -> bytes:
         """Return a mask as the bytes of a graph."""
         reference = self._reference(part, size, weight, consensus)
@@ -228,7 +288,7 @@ class _Installation:
         part: dict[str, Any],
         size: int,
         weight: dict[str, Any] | None,
-        consensus: bytes | None,
+        consensus: int | None,
     ) -> np.ndarray | None:
         kind, kept = part["reference"], part["kept"]
         if kind == MAGNITUDE and weight is not None:
@@ -236,14 +296,15 @@ class _Installation:
             if len(values) == size:
                 return magnitude_mask(values, self._reader.number(kept, size))
         elif kind == CONSENSUS and consensus is not None:
-            data = np.frombuffer(consensus, np.uint8)
+            self._kept.seek(consensus)
+            data = np.frombuffer(self._kept.read(-(-size // 8)), np.uint8)
             bits = np.unpackbits(data, count=size, bitorder="little")
             return bits.view(np.bool_)
         elif kind == NONE:
             return None
         raise self._reader.error(f"it lacks the mask of reference {kind!r}")
 
-    def _borrow(self, entry: dict[str, Any], path: Path) -> None:
+    def _borrow(self, entry: dict[str, Any], file: IO[bytes]) -> None:
         """Take a file that was left out from another bundle."""
         name = entry["name"]
         if self._backbone is None:
@@ -260,7 +321,8 @@ class _Installation:
                 f"{entry['sha256'][:12]}...): name another bundle"
             )
         # No link: onnx refuses weights that have a second name.
-        shutil.copyfile(source, path)
+        with source.open("rb") as content:
+            shutil.copyfileobj(content, file)
         self.borrowed.append(name)
 
 

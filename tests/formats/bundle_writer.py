@@ -5,20 +5,21 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from s3router.formats.bundle import Bundle, BundleLanguage
-
-BACKBONE = "backbone.bin"
+from s3router.formats.bundle import BACKBONE, Bundle, BundleLanguage
 
 
 def write_bundle(
     folder: Path,
     weights: dict[str, np.ndarray],
     masks: dict[str, dict[str, np.ndarray]],
+    scales: dict[str, np.ndarray] | None = None,
 ) -> Path:
     """Write weights once and the masks of each language, as export does."""
     folder.mkdir()
     places, data = {}, b""
-    for name, weight in weights.items():
+    stored = {f"{k}.weight": v for k, v in weights.items()}
+    stored |= {f"{k}.weight_scale": v for k, v in (scales or {}).items()}
+    for name, weight in stored.items():
         data += bytes(-len(data) % 64)
         places[name] = len(data), weight
         data += weight.tobytes()
@@ -50,10 +51,12 @@ def initializer(layers, places, code):
     head = np.random.default_rng(len(code)).standard_normal((30, 9))
     tensors = [numpy_helper.from_array(head.astype("f4"), "head.weight")]
     for name, mask in layers.items():
-        offset, weight = places[name]
         bits = np.packbits(mask.reshape(-1), bitorder="little")
         tensors.append(numpy_helper.from_array(bits, f"{name}.mask_bits"))
-        tensor = TensorProto(name=f"{name}.weight", dims=weight.shape)
+    for name, (offset, weight) in places.items():
+        if name.split(".")[0] not in layers:
+            continue
+        tensor = TensorProto(name=name, dims=weight.shape)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(weight.dtype)
         tensor.data_location = TensorProto.EXTERNAL
         where = {

@@ -1,11 +1,13 @@
 """Bundles for sending: the same bytes come back, in few of them, or nothing."""
 
+import errno
 import hashlib
 import json
 import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +228,82 @@ def test_backbones(bundle, tmp_path):
     assert content(tmp_path / "there") == content(alone)
 
 
+def test_languages_without_masks_are_sent_without_the_backbone(tmp_path):
+    """As those whose masks only have structure: no bits are in a graph."""
+    bundle = write_bundle(tmp_path / "b", weights_of(), {"xx": {}, "yy": {}})
+    numbers = pack(bundle, tmp_path / "b.s3r", with_backbone=False)
+    assert numbers["left_out"] == ["backbone.bin"]
+    assert numbers["bytes"] < 0.2 * (bundle / "backbone.bin").stat().st_size
+    install(tmp_path / "b.s3r", tmp_path / "there", bundle)
+    assert content(tmp_path / "there") == content(bundle)
+
+
+def test_a_layer_of_two_sizes_is_coded_in_both(tmp_path):
+    """As where one language has structure, and the rest of its layer bits."""
+    weights, masks = weights_of(), masks_of(0.5, 1)
+    plain = write_bundle(tmp_path / "plain", weights, {"zz": masks})
+    expected = pack(plain, tmp_path / "p.s3r")["languages"]["zz"]
+    # Of a layer that was cut the bits are fewer than the weights.
+    cut = {"a": masks_of(0.5, 2)["a"][:40]}
+    every = {"aa": cut, "bb": {"a": masks_of(0.9, 3)["a"][:40]}, "zz": masks}
+    bundle = write_bundle(tmp_path / "b", weights, every)
+    numbers = pack(bundle, tmp_path / "b.s3r")["languages"]
+    assert numbers["zz"]["bound"] == expected["bound"]
+    assert numbers["zz"]["masks"] == expected["masks"]
+    assert numbers["aa"]["bound"] == pytest.approx(entropy(cut["a"]), abs=1)
+    install(tmp_path / "b.s3r", tmp_path / "there")
+    assert content(tmp_path / "there") == content(bundle)
+
+
+def test_languages_without_masks_bear_no_consensus(tmp_path):
+    codes = "aa bb cc".split()
+    masks = {c: overlapping(0.1, 0.95, i) for i, c in enumerate(codes)}
+    weight = np.random.default_rng(0).standard_normal((256, 256)).astype("f4")
+    masks = {code: {"a": make(weight)} for code, make in masks.items()}
+    bundle = write_bundle(tmp_path / "b", {"a": weight}, {**masks, "dd": {}})
+    numbers = pack(bundle, tmp_path / "b.s3r")
+    rows = [numbers["languages"][code] for code in codes]
+    sent = sum(row["masks"] for row in rows) + numbers["consensus"]
+    bound = [entropy(mask["a"]) for mask in masks.values()]
+    told = sum(r["of_bound"] * b for r, b in zip(rows, bound, strict=True))
+    assert numbers["consensus"] and told == pytest.approx(sent, rel=1e-6)
+    assert numbers["languages"]["dd"]["of_bound"] is None
+
+
+def test_magnitudes_of_bytes_are_those_of_their_scales(tmp_path):
+    # Bytes alone say little, where channels are of unlike scales.
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-64, 65, (512, 300)).astype(np.int8)
+    scales = np.exp(2 * rng.standard_normal(300)).astype(np.float32)
+    size = np.abs(levels * scales)
+    mask = near_magnitude(size, 0.3, 0.01, 1)
+    weights = {"a": levels}
+    folder = write_bundle(
+        tmp_path / "b", weights, {"xx": {"a": mask}}, {"a": scales}
+    )
+    row = pack(folder, tmp_path / "b.s3r")["languages"]["xx"]
+    assert row["references"] == {"magnitude": 1}
+    assert row["masks"] < 0.3 * row["bound"]
+    install(tmp_path / "b.s3r", tmp_path / "there")
+    assert content(tmp_path / "there") == content(folder)
+    for wrong in (
+        {"count": 7},
+        {"count": 0},
+        {"offset": 1 << 60},
+        {"file": "xx.onnx"},
+        {"count": 512 * 300},
+    ):
+        forge(
+            tmp_path / "b.s3r",
+            lambda h, wrong=wrong: h["layers"]["a"]["weight"]["scales"].update(
+                wrong
+            ),
+        )
+        with pytest.raises(FormatError, match="not a sound packed bundle"):
+            install(tmp_path / "b.s3r", tmp_path / "not")
+        pack(folder, tmp_path / "b.s3r")
+
+
 def test_what_cannot_be_packed(bundle, tmp_path):
     with pytest.raises(NotFoundError, match="no such bundle"):
         pack(tmp_path / "gone", tmp_path / "b.s3r")
@@ -309,7 +387,10 @@ WORDS = {
     "true": "True is no size",
     "frame": "a frame of 1000000000 bytes, where",
     "long frame": "longer than the file",
-    "large layer": "a mask is longer than its file",
+    "large layer": "for graphs of",
+    "over a folder": "name is there twice",
+    "weights in a graph": "no weights for a",
+    "long name": f"no file can be called '{'x' * 40}...'",
     "file left away": "belong to no file",
     "unknown file": "does not tell of extra.txt",
     "other coding": "does not come out as it was",
@@ -321,6 +402,14 @@ HOSTILE = {
     "no name": lambda h: h["graphs"][0].update(name=3),
     "twice": lambda h: h["graphs"][0].update(name="backbone.bin"),
     "under a file": lambda h: h["graphs"][0].update(name="manifest.json/x"),
+    "over a folder": lambda h: (
+        h["plain"].append({**NOTHING, "name": "name/x"}),
+        h["plain"].append({**NOTHING, "name": "name"}),
+    ),
+    "long name": lambda h: h["plain"].append({**NOTHING, "name": "x" * 300}),
+    "weights in a graph": lambda h: h["layers"]["a"]["weight"].update(
+        file=h["graphs"][0]["name"]
+    ),
     "negative": lambda h: h["graphs"][0].update(bytes=-1),
     "true": lambda h: h["graphs"][0].update(bytes=True),
     "larger file": lambda h: h["graphs"][0].update(bytes=10**6),
@@ -359,6 +448,7 @@ def test_hostile_headers(bundle, tmp_path, what):
     with pytest.raises((FormatError, SettingError), match=r"b\.s3r") as caught:
         install(path, tmp_path / "there")
     assert WORDS.get(what, "") in str(caught.value)
+    assert ".tmp-" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.s3r", "bundle"]
 
@@ -387,6 +477,49 @@ def test_a_frame_that_swells_is_not_unpacked(bundle, tmp_path):
     forge(path, change)
     with pytest.raises(FormatError, match="1073741824 bytes instead of"):
         install(path, tmp_path / "there")
+
+
+def agreed(header, layers, size):
+    """Add layers of which all languages agree that all is removed."""
+    nothing = {"reference": "none", "kept": 0, "streams": [["ones", 0, 0]]}
+    layer = {"size": size, "weight": None, "consensus": nothing}
+    header["layers"] |= {f"x{number}": layer for number in range(layers)}
+
+
+def test_masks_that_no_graph_wants_are_not_unpacked(bundle, tmp_path):
+    pack(bundle, tmp_path / "b.s3r")
+    forge(tmp_path / "b.s3r", lambda header: agreed(header, 40, 1 << 26))
+    with pytest.raises(FormatError, match=r"masks of 335\d+ bytes for graphs"):
+        install(tmp_path / "b.s3r", tmp_path / "there")
+
+
+def test_what_languages_agree_on_is_not_held_in_memory(bundle, tmp_path):
+    pack(bundle, tmp_path / "b.s3r")
+
+    def change(header):
+        agreed(header, 200, 1 << 20)
+        header["graphs"][-1]["bytes"] += 200 << 17
+
+    forge(tmp_path / "b.s3r", change)
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="does not come out as it was"):
+        install(tmp_path / "b.s3r", tmp_path / "there")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 << 17
+
+
+def test_a_disk_that_fails_gives_one_line(bundle, tmp_path, monkeypatch):
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), ".tmp-x")
+
+    pack(bundle, tmp_path / "b.s3r", with_backbone=False)
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(SettingError) as caught:
+        install(tmp_path / "b.s3r", tmp_path / "there", bundle)
+    text = f"{tmp_path}/b.s3r cannot be unpacked: {os.strerror(errno.ENOSPC)}"
+    assert str(caught.value) == text
+    assert not (tmp_path / "there").exists()
 
 
 def test_an_install_that_fails_leaves_the_old_bundle(bundle, tmp_path):
