@@ -15,27 +15,14 @@ from typing import IO, Any
 import numpy as np
 
 from s3router.errors import (
-    FormatError,
     MismatchError,
     S3RouterError,
     SettingError,
 )
 from s3router.formats.bundle import MANIFEST, Bundle, check_inside
 from s3router.formats.files import atomic_folder, sha256_file
-from s3router.formats.mask_code import (
-    CODINGS,
-    longest,
-    magnitude_mask,
-    read_mask,
-)
-from s3router.formats.pack_file import CHUNK, MOST_WEIGHTS, PLANES, PackReader
-from s3router.formats.pack_masks import (
-    CONSENSUS,
-    DTYPES,
-    MAGNITUDE,
-    NONE,
-    read_weight,
-)
+from s3router.formats.install_masks import LayerMasks
+from s3router.formats.pack_file import CHUNK, PLANES, PackReader
 
 # Letters of a name in a message.
 _LONG = 40
@@ -104,11 +91,7 @@ class _Installation:
         backbone: str | os.PathLike | None,
     ) -> None:
         self._reader, self._folder, self._backbone = reader, folder, backbone
-        #: By layer: size, weights, and where its consensus is kept.
-        self._layers: dict[str, tuple[int, dict | None, int | None]] = {}
-        #: Packed bits of what languages agree on: not in memory, of which a
-        #: small file could ask for any amount.
-        self._kept: IO[bytes]
+        self._masks: LayerMasks
         self._files: dict[str, str] = {}
         self._folders: set[str] = set()
         self._whole: set[str] = set()
@@ -118,7 +101,10 @@ class _Installation:
     def run(self) -> None:
         """Write everything, or raise what is wrong."""
         try:
-            with tempfile.TemporaryFile(dir=self._folder) as self._kept:
+            with tempfile.TemporaryFile(dir=self._folder) as kept:
+                self._masks = LayerMasks(
+                    self._reader, self._folder, self._whole, kept
+                )
                 self._unpack(self._reader.header)
         except S3RouterError:
             raise
@@ -137,11 +123,11 @@ class _Installation:
         for entry in [*plain, *graphs]:
             self._announce(entry)
         self._check_room()
-        self._check_masks(header["layers"].values(), graphs)
+        self._masks.check(header["layers"].values(), graphs)
         for entry in plain:
             self._write(entry)
         for name, layer in header["layers"].items():
-            self._open_layer(name, layer)
+            self._masks.open(name, layer)
         for entry in graphs:
             self._write(entry)
 
@@ -175,19 +161,6 @@ class _Installation:
             raise SettingError(
                 f"{self._reader.path} unpacks to {self.bytes / 1e6:.0f} MB, "
                 f"but only {free / 1e6:.0f} MB are free"
-            )
-
-    def _check_masks(self, layers: Any, graphs: list[dict[str, Any]]) -> None:
-        """Compare what is kept for graphs with the graphs.
-
-        Each layer is of one graph at least, and as long there.
-        """
-        number = self._reader.number
-        masks = sum(-(-number(layer["size"]) // 8) for layer in layers)
-        room = sum(number(entry["bytes"]) for entry in graphs)
-        if masks > room:
-            raise self._reader.error(
-                f"masks of {masks} bytes for graphs of {room}"
             )
 
     def _create(self, name: str) -> IO[bytes]:
@@ -225,84 +198,7 @@ class _Installation:
         if "frame" in part:
             content = self._reader.frame(part["frame"], min(most, CHUNK))
             return _together(content) if "planes" in part else content
-        size, weight, consensus = self._layers[part["layer"]]
-        if -(-size // 8) > most:
-            raise self._reader.error("a mask is longer than its file")
-        return self._mask(part, size, weight, consensus)
-
-    def _keep(self, bits: bytes) -> int:
-        """Keep packed bits for later; return where they are."""
-        start = self._kept.seek(0, os.SEEK_END)
-        self._kept.write(bits)
-        return start
-
-    def _open_layer(self, name: str, layer: dict[str, Any]) -> None:
-        """Check what a layer says of itself, and read its consensus."""
-        size = self._reader.number(layer["size"], MOST_WEIGHTS)
-        weight, consensus = layer["weight"], layer["consensus"]
-        if weight is not None:
-            if weight["dtype"] not in DTYPES.values():
-                raise self._reader.error(f"no weights for {name}")
-            self._check_place(name, weight)
-            if scales := weight.get("scales"):
-                self._check_place(name, scales)
-                count = self._reader.number(scales["count"], size)
-                if not count or size % count:
-                    raise self._reader.error(f"{count} scales for {name}")
-        if consensus is not None:
-            consensus = self._keep(self._mask(consensus, size, weight, None))
-        self._layers[name] = size, weight, consensus
-
-    def _check_place(self, name: str, place: dict[str, Any]) -> None:
-        """Check where weights or scales lie, in a file that is there."""
-        if place["file"] not in self._whole:
-            raise self._reader.error(f"no weights for {name}")
-        size = (self._folder / place["file"]).stat().st_size
-        self._reader.number(place["offset"], size)
-
-    def _mask(
-        self,
-        part: dict[str, Any],
-        size: int,
-        weight: dict[str, Any] | None,
-        consensus: int | None,
-    ) -> bytes:
-        """Return a mask as the bytes of a graph."""
-        reference = self._reference(part, size, weight, consensus)
-        streams = []
-        if len(part["streams"]) != (1 if reference is None else 2):
-            raise self._reader.error("a mask has other streams")
-        for coding, stored, raw in part["streams"]:
-            if coding not in CODINGS:
-                raise self._reader.error(f"unknown coding {coding!r}")
-            most = longest(coding, size)
-            streams.append((coding, self._reader.frame([stored, raw], most)))
-        try:
-            mask = read_mask(streams, size, reference)
-        except FormatError as error:
-            raise self._reader.error(str(error)) from error
-        return np.packbits(mask, bitorder="little").tobytes()
-
-    def _reference(
-        self,
-        part: dict[str, Any],
-        size: int,
-        weight: dict[str, Any] | None,
-        consensus: int | None,
-    ) -> np.ndarray | None:
-        kind, kept = part["reference"], part["kept"]
-        if kind == MAGNITUDE and weight is not None:
-            values = read_weight(self._folder, weight, size)
-            if len(values) == size:
-                return magnitude_mask(values, self._reader.number(kept, size))
-        elif kind == CONSENSUS and consensus is not None:
-            self._kept.seek(consensus)
-            data = np.frombuffer(self._kept.read(-(-size // 8)), np.uint8)
-            bits = np.unpackbits(data, count=size, bitorder="little")
-            return bits.view(np.bool_)
-        elif kind == NONE:
-            return None
-        raise self._reader.error(f"it lacks the mask of reference {kind!r}")
+        return self._masks.read(part, most)
 
     def _borrow(self, entry: dict[str, Any], file: IO[bytes]) -> None:
         """Take a file that was left out from another bundle."""

@@ -6,6 +6,32 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from s3router.formats.bundle import BACKBONE, Bundle, BundleLanguage
+from s3router.formats.files import folder_sizes
+
+# No multiple of eight, nor of 255; one layer of structure, one of one row.
+SHAPES = {"a": (64, 96), "b": (101, 47), "c": (1, 7), "d": (40, 80)}
+
+
+def weights_of(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in SHAPES.items()
+    }
+
+
+def masks_of(density, seed):
+    """Return random masks; of "d" whole rows are removed."""
+    rng = np.random.default_rng(seed)
+    masks = {
+        name: rng.random(shape) < density for name, shape in SHAPES.items()
+    }
+    masks["d"] = np.repeat(rng.random(40) < density, 80).reshape(40, 80)
+    return masks
+
+
+def content(folder):
+    return {n: (folder / n).read_bytes() for n in folder_sizes(folder)}
 
 
 def write_bundle(
