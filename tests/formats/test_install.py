@@ -252,19 +252,18 @@ def test_scales_that_do_not_fit(tmp_path):
     )
     pack(folder, tmp_path / "b.s3r")
     install(tmp_path / "b.s3r", tmp_path / "there")
-    for wrong in (
-        {"count": 7},
-        {"count": 0},
-        {"offset": 1 << 60},
-        {"file": "xx.onnx"},
-        {"count": 16 * 8},
+    for wrong, words in (
+        ({"count": 7}, "7 scales for a"),
+        ({"count": 0}, "0 scales for a"),
+        ({"offset": 1 << 60}, "is more than"),
+        ({"file": "xx.onnx"}, "no weights for a"),
+        ({"count": 16 * 8}, "lacks the mask of reference"),
     ):
-        forge(
-            tmp_path / "b.s3r",
-            lambda h, wrong=wrong: h["layers"]["a"]["weight"]["scales"].update(
-                wrong
-            ),
-        )
-        with pytest.raises(FormatError, match="not a sound packed bundle"):
+
+        def change(header, wrong=wrong):
+            header["layers"]["a"]["weight"]["scales"].update(wrong)
+
+        forge(tmp_path / "b.s3r", change)
+        with pytest.raises(FormatError, match=words):
             install(tmp_path / "b.s3r", tmp_path / "not")
         pack(folder, tmp_path / "b.s3r")
