@@ -13,14 +13,12 @@ imported.
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from export_bars import compare_bars
 from export_variants import (
     SHAPES,
@@ -47,14 +45,19 @@ from s3router.export.dense import DENSE, make_dense_bundle
 from s3router.formats.bundle import MANIFEST, Bundle
 from s3router.formats.files import read_json, write_json
 from s3router.formats.subnetwork import Subnetwork
-from s3router.runtime.benchmark import Device, Subject
+from s3router.runtime.benchmark import (
+    Subject,
+    all_devices,
+    noise_clips,
+    usual_threads,
+    write_clips,
+)
 from s3router.runtime.benchmark_report import (
     describe_sizes,
     measure_modes,
     measure_row,
 )
 
-GPUS = (Device("CUDA", "cuda"), Device("TensorRT", "tensorrt"))
 RATE = 16000
 
 
@@ -65,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--seconds", nargs="+", type=float, default=[5, 15])
     parser.add_argument(
-        "--threads", nargs="+", type=int, default=sorted({1, _cores()})
+        "--threads", nargs="+", type=int, default=usual_threads()
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=2)
@@ -82,6 +85,7 @@ class _Bench:
     """Makes and measures variants, and keeps in a folder what is done."""
 
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
+        work = work / options.shape
         # Bundles and times of another version are not this one's.
         self.work = work / (git_commit() or "unknown")[:12]
         self.work.mkdir(parents=True, exist_ok=True)
@@ -90,8 +94,9 @@ class _Bench:
             shutil.rmtree(self.work / DENSE, ignore_errors=True)
             make_dense_bundle(str(self.encoder), self.work / DENSE, VOCABULARY)
         self.dense = describe_sizes(Bundle.load(self.work / DENSE))
-        self.clips = _clips(options.seconds, self.work)
-        self.devices = [_threads(n) for n in options.threads] + [*GPUS]
+        clips = noise_clips(options.seconds, RATE)
+        self.clips = write_clips(clips, RATE, self.work)
+        self.devices = all_devices(options.threads)
         self.rounds, self.repeats = options.rounds, options.repeats
 
     def rows(self, variant: Variant) -> list[dict[str, Any]]:
@@ -172,25 +177,6 @@ def _transport(bundle: Path, language: str) -> dict[str, Any]:
     except NotAvailable as error:
         return {"why_not": str(error)}
     return {"why_not": None, **json.loads(told)["languages"][language]}
-
-
-def _clips(lengths: list[float], work: Path) -> dict[str, tuple[str, float]]:
-    noise, clips = np.random.default_rng(0).standard_normal, {}
-    for seconds in lengths:
-        path = work / f"noise_{seconds:g}.npy"
-        np.save(path, noise(round(seconds * RATE), np.float32) / 10)
-        clips[f"{seconds:g} s"] = (str(path), seconds)
-    return clips
-
-
-def _threads(count: int) -> Device:
-    return Device(f"{count} thread" + "s" * (count > 1), "cpu", count)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _run(options: argparse.Namespace, work: Path) -> None:

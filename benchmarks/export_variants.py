@@ -15,10 +15,11 @@ import torch
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from s3router.formats.files import atomic_folder
 from s3router.formats.subnetwork import Subnetwork
 from s3router.masks.targets import find_blocks
 from s3router.models.encoder import load_encoder
-from s3router.runtime.benchmark_report import MODES
+from s3router.runtime.session import MODES
 
 SHAPES = {
     "wav2vec2-base": {},
@@ -67,7 +68,7 @@ class Variant:
     options : tuple of str
         Of `s3router export`. Where it refuses them, the row says so.
     modes : tuple of str
-        How weights are held. None: only sizes are of interest.
+        How weights are held. Empty: only sizes are of interest.
     """
 
     name: str
@@ -132,9 +133,11 @@ def make_encoder(shape: str, folder: Path) -> Path:
             if parameter.dim() == 1:
                 # Biases and norms that are all alike would be stored once.
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
     settings = '{"do_normalize": true, "sampling_rate": 16000}'
-    (folder / "preprocessor_config.json").write_text(settings)
+    # Whole or not at all, or a later run would take half an encoder.
+    with atomic_folder(folder) as made:
+        model.save_pretrained(made)
+        (made / "preprocessor_config.json").write_text(settings)
     return folder
 
 

@@ -8,13 +8,11 @@ of the same encoder, where that can be found.
 """
 
 import argparse
-import os
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from s3router.errors import MissingDependencyError, S3RouterError
 from s3router.evaluation.provenance import (
@@ -28,14 +26,15 @@ from s3router.formats.bundle import Bundle
 from s3router.formats.files import write_json
 from s3router.formats.tokens_file import load_tokens
 from s3router.runtime.audio import read_audio
-from s3router.runtime.benchmark import Device, Subject
-from s3router.runtime.benchmark_report import (
-    MODES,
-    benchmark_bundle,
-    describe_sizes,
+from s3router.runtime.benchmark import (
+    Subject,
+    all_devices,
+    noise_clips,
+    usual_threads,
+    write_clips,
 )
-
-GPUS = (Device("CUDA", "cuda"), Device("TensorRT", "tensorrt"))
+from s3router.runtime.benchmark_report import benchmark_bundle, describe_sizes
+from s3router.runtime.session import MODES
 
 
 def main() -> int:
@@ -72,7 +71,7 @@ def _arguments() -> argparse.Namespace:
         "--threads",
         nargs="+",
         type=int,
-        default=sorted({1, _cores()}),
+        default=usual_threads(),
         help="of the CPU; one, and as many as there are, if not given",
     )
     parser.add_argument(
@@ -102,7 +101,7 @@ def _measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     report = benchmark_bundle(
         options.bundle,
         _clips(options, bundle.sample_rate, work),
-        [Device(_threads(n), "cpu", n) for n in options.threads] + [*GPUS],
+        all_devices(options.threads),
         options.languages,
         options.modes,
         dense,
@@ -156,30 +155,18 @@ def _clips(
     options: argparse.Namespace, rate: int, work: Path
 ) -> dict[str, tuple[str, float]]:
     """Write what is to be run as arrays; return paths and seconds by name."""
-    if options.audio:
-        clips = {path: read_audio(path, rate) for path in options.audio}
-    else:
-        noise = np.random.default_rng(0).standard_normal
-        clips = {
-            f"{seconds:g} s": noise(round(seconds * rate), np.float32) / 10
-            for seconds in options.seconds
-        }
-    written = {}
-    for index, (name, samples) in enumerate(clips.items()):
-        path = work / f"{index}.npy"
-        np.save(path, samples)
-        written[Path(name).name] = (str(path), len(samples) / rate)
-    return written
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread" + "s" * (count > 1)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if not options.audio:
+        return write_clips(noise_clips(options.seconds, rate), rate, work)
+    paths = dict.fromkeys(options.audio)
+    names = Counter(Path(path).name for path in paths)
+    clips = {
+        # Files of one name in several folders keep their folders.
+        Path(path).name if names[Path(path).name] == 1 else path: read_audio(
+            path, rate
+        )
+        for path in paths
+    }
+    return write_clips(clips, rate, work)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,11 @@ from s3router.export.parity import TOLERANCE
 from s3router.export.precision import fold_and_round
 from s3router.export.probes import frame_hop
 from s3router.export.profiles import audio_wanted, check_profile
-from s3router.export.shared import BACKBONE
 from s3router.export.subnetworks import load_subnetworks
 from s3router.export.transcripts import read_transcripts
 from s3router.export.verification import Verification
 from s3router.export.versions import tool_versions
-from s3router.formats.bundle import LAYOUTS, PRECISIONS, Bundle
+from s3router.formats.bundle import BACKBONE, LAYOUTS, PRECISIONS, Bundle
 from s3router.formats.files import atomic_folder
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import SSLEncoder

@@ -42,21 +42,18 @@ class Decoders:
         value : onnx_ir.Value
             The initialiser.
         array : numpy.ndarray
-            What it has, in the dtype to store.
+            What it has.
         kind : str
             "dense", "gaps", "bits" or "sparse".
         """
         name, dtype, shape = value.name, value.dtype, value.shape
-        narrow = self._ir.DataType.from_numpy(array.dtype) != dtype
-        if kind == DENSE and not narrow:
+        if kind == DENSE:
             return
         uses = tuple(value.uses())
         del self._graph.initializers[name]
         value.name = f"{name}.replaced"
         decode = getattr(self, f"_{kind}")
-        made = decode(f"{name}.values" if narrow else name, array)
-        if narrow:
-            made = self._node("Cast", name, made, to=dtype)
+        made = decode(name, array)
         made.name, made.dtype, made.shape = name, dtype, shape
         for user, position in uses:
             user.replace_input_with(position, made)
@@ -65,9 +62,6 @@ class Decoders:
         """Put all decoders before the first node of the graph."""
         if self._nodes:
             self._graph.insert_before(self._graph[0], self._nodes)
-
-    def _dense(self, name: str, array: np.ndarray) -> Any:
-        return self._constant(name, array)
 
     def _gaps(self, name: str, array: np.ndarray) -> Any:
         values, gaps = to_gaps(array, nonzero_places(array))

@@ -41,7 +41,7 @@ NODES = 1024
 
 
 def encode(
-    model: Any, encoding: str = AUTO, values: np.dtype | None = None
+    model: Any, encoding: str = AUTO
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Store the weights of a graph in fewer bytes, where that is possible.
 
@@ -53,9 +53,6 @@ def encode(
     encoding : str
         "auto": the smallest for each tensor. "gaps", "bits" or "sparse": this
         one, wherever it is smaller than all weights. "dense": none.
-    values : numpy.dtype, optional
-        What to store float32 values as, as `numpy.float16`; a Cast makes
-        float32 of them. As they are, if not given.
 
     Returns
     -------
@@ -76,8 +73,6 @@ def encode(
     decoders = Decoders(model.graph)
     for value in list(model.graph.initializers.values()):
         array = value.const_value.numpy()
-        if values is not None and array.dtype == np.float32:
-            array = array.astype(values)
         size = sizes(array)
         for kind in totals:
             totals[kind] += min(size[kind], size[DENSE])

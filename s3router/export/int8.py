@@ -17,6 +17,7 @@ import numpy as np
 
 from s3router.errors import MismatchError
 from s3router.export.graph import onnx_ir, set_constant
+from s3router.formats.graph_bytes import SCALE
 
 #: Largest quantised weight. Processors without VNNI add two products in 16
 #: bits: 2 x 255 x 64 fits. On the embedded encoder with real speech, 127 levels
@@ -25,8 +26,6 @@ from s3router.export.graph import onnx_ir, set_constant
 #: make most of it. Scales that cut off large weights, chosen by the squared
 #: error of those kept, gained nothing there either.
 LEVELS = 64
-#: Suffix of the initialiser that has the scales of a weight.
-SCALE = "_scale"
 
 
 def quantize(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,8 @@ from s3router.export.fold import FoldedModel, plain_model
 from s3router.export.graph import build_graph, save_graph
 from s3router.export.precision import choose_types, lower_graph
 from s3router.export.runner import RunnerWriter
-from s3router.export.shared import BACKBONE, SharedGraph
+from s3router.export.shared import SharedGraph
+from s3router.formats.bundle import BACKBONE
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder
 

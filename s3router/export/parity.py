@@ -22,14 +22,13 @@ from s3router.export.emulate import quantized_inputs
 from s3router.export.fold import FoldedModel
 from s3router.export.gathered import read_gathered
 from s3router.export.graph import TRANSPOSED
-from s3router.export.int8 import SCALE
 from s3router.export.pooling import check_label
 from s3router.export.precision import STORED, choose_types
 from s3router.export.probes import probe_signal, stress_lengths
 from s3router.export.profiles import client_logits
 from s3router.export.stored import StoredWeights
 from s3router.formats.bundle_language import BundleLanguage
-from s3router.formats.graph_bytes import MASK_BITS
+from s3router.formats.graph_bytes import MASK_BITS, SCALE
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.audio import normalize
 from s3router.runtime.decode import greedy_ctc, join_tokens

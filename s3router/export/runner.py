@@ -17,7 +17,8 @@ import numpy as np
 from s3router.errors import VerificationError
 from s3router.export.cuts import STRUCTURED
 from s3router.export.graph import onnx_ir
-from s3router.export.shared import BACKBONE, SharedGraph
+from s3router.export.shared import SharedGraph
+from s3router.formats.bundle import BACKBONE
 from s3router.formats.bundle_language import BundleLanguage
 from s3router.formats.graph_bytes import MASK_BITS, tensors
 from s3router.runtime.recognizer import Recognizer

@@ -32,10 +32,10 @@ from s3router.export.graph import (
     transposed_names,
 )
 from s3router.export.precision import CAST
+from s3router.formats.bundle import BACKBONE
 from s3router.formats.graph_bytes import MASK_BITS
 from s3router.models.heads import CTCHead
 
-BACKBONE = "backbone.bin"
 #: What fewer bytes have stays in the graph: mostly shapes, which inference of
 #: shapes has to see.
 SMALL = 64

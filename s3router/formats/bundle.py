@@ -37,6 +37,8 @@ from s3router.formats.language_codes import is_language_code, match_language
 FORMAT_VERSION = 2
 _READABLE = (1, 2)
 MANIFEST = "manifest.json"
+#: In layout "shared", the file that all languages open.
+BACKBONE = "backbone.bin"
 LAYOUTS = ("standalone", "shared")
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Clients whose contract the graphs keep, besides our own.

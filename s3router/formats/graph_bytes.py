@@ -13,8 +13,10 @@ from s3router.errors import FormatError
 #: In a graph of layout "shared": suffix of the initialiser that has the mask
 #: of a layer's weight, as packed bits.
 MASK_BITS = ".mask_bits"
+#: Suffix of the initialiser that has the scales of a weight of bytes.
+SCALE = "_scale"
 #: Of `TensorProto.DataType`, those that are used here.
-FLOAT32, UINT8, FLOAT16 = 1, 2, 10
+FLOAT32, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
 
 # Numbers of fields.
 _GRAPH, _INITIALIZER = 7, 5

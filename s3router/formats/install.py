@@ -8,33 +8,24 @@ and the folder appears when it is complete. Needs numpy and zstandard only.
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from s3router.errors import (
-    FormatError,
     MismatchError,
     S3RouterError,
     SettingError,
 )
 from s3router.formats.bundle import MANIFEST, Bundle, check_inside
 from s3router.formats.files import atomic_folder, sha256_file
-from s3router.formats.mask_code import (
-    CODINGS,
-    longest,
-    magnitude_mask,
-    read_mask,
-)
-from s3router.formats.pack_file import CHUNK, MOST_WEIGHTS, PLANES, PackReader
-from s3router.formats.pack_masks import (
-    CONSENSUS,
-    FLOATS,
-    MAGNITUDE,
-    NONE,
-    read_weight,
-)
+from s3router.formats.install_masks import LayerMasks
+from s3router.formats.pack_file import CHUNK, PLANES, PackReader
+
+# Letters of a name in a message.
+_LONG = 40
 
 
 def install(
@@ -100,32 +91,45 @@ class _Installation:
         backbone: str | os.PathLike | None,
     ) -> None:
         self._reader, self._folder, self._backbone = reader, folder, backbone
-        #: By layer: size, weights, and packed bits of the consensus.
-        self._layers: dict[str, tuple[int, dict | None, bytes | None]] = {}
+        self._masks: LayerMasks
         self._files: dict[str, str] = {}
+        self._folders: set[str] = set()
+        self._whole: set[str] = set()
         self.bytes = 0
         self.borrowed: list[str] = []
 
     def run(self) -> None:
         """Write everything, or raise what is wrong."""
-        header = self._reader.header
         try:
-            plain, graphs = header["plain"], header["graphs"]
-            for entry in [*plain, *graphs]:
-                self._announce(entry)
-            self._check_room()
-            for entry in plain:
-                self._write(entry)
-            for name, layer in header["layers"].items():
-                self._open_layer(name, layer)
-            for entry in graphs:
-                self._write(entry)
+            with tempfile.TemporaryFile(dir=self._folder) as kept:
+                self._masks = LayerMasks(
+                    self._reader, self._folder, self._whole, kept
+                )
+                self._unpack(self._reader.header)
+        except S3RouterError:
+            raise
+        except OSError as error:
+            # Its own text names a folder that is gone by now.
+            raise SettingError(
+                f"{self._reader.path} cannot be unpacked: {error.strerror}"
+            ) from error
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, S3RouterError):
-                raise
             raise self._reader.error(
                 f"its header: {type(error).__name__} {error}"
             ) from error
+
+    def _unpack(self, header: dict[str, Any]) -> None:
+        plain, graphs = header["plain"], header["graphs"]
+        for entry in [*plain, *graphs]:
+            self._announce(entry)
+        self._check_room()
+        self._masks.check(header["layers"].values(), graphs)
+        for entry in plain:
+            self._write(entry)
+        for name, layer in header["layers"].items():
+            self._masks.open(name, layer)
+        for entry in graphs:
+            self._write(entry)
 
     def compare(self, bundle: Bundle) -> None:
         """Raise FormatError if the manifest tells of other files."""
@@ -145,9 +149,10 @@ class _Installation:
         parents = {str(parent) for parent in path.parents}
         if str(path) != name or parents & set(self._files):
             raise self._reader.error(f"a file is called {name!r}")
-        if name in self._files:
+        if name in self._files or name in self._folders:
             raise self._reader.error(f"{name} is there twice")
         self._files[name] = digest
+        self._folders |= parents
         self.bytes += self._reader.number(entry["bytes"])
 
     def _check_room(self) -> None:
@@ -158,16 +163,27 @@ class _Installation:
                 f"but only {free / 1e6:.0f} MB are free"
             )
 
+    def _create(self, name: str) -> IO[bytes]:
+        """Open a new file for writing."""
+        path = self._folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("xb")
+        except OSError as error:
+            short = name if len(name) < _LONG else f"{name[:_LONG]}..."
+            raise self._reader.error(
+                f"no file can be called {short!r}: {error.strerror}"
+            ) from error
+
     def _write(self, entry: dict[str, Any]) -> None:
         """Write one file, and compare its size and hash."""
         name, size = entry["name"], entry["bytes"]
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if "parts" not in entry:
-            self._borrow(entry, path)
-            return
         digest, written = hashlib.sha256(), 0
-        with path.open("xb") as file:
+        with self._create(name) as file:
+            if "parts" not in entry:
+                self._borrow(entry, file)
+                self._whole.add(name)
+                return
             for part in entry["parts"]:
                 content = self._part(part, size - written)
                 file.write(content)
@@ -175,75 +191,16 @@ class _Installation:
                 written += len(content)
         if written != size or digest.hexdigest() != entry["sha256"]:
             raise self._reader.error(f"{name} does not come out as it was")
+        self._whole.add(name)
 
     def _part(self, part: dict[str, Any], most: int) -> bytes:
         """Return the next bytes of a file."""
         if "frame" in part:
             content = self._reader.frame(part["frame"], min(most, CHUNK))
             return _together(content) if "planes" in part else content
-        size, weight, consensus = self._layers[part["layer"]]
-        if -(-size // 8) > most:
-            raise self._reader.error("a mask is longer than its file")
-        return self._mask(part, size, weight, consensus)
+        return self._masks.read(part, most)
 
-    def _open_layer(self, name: str, layer: dict[str, Any]) -> None:
-        """Check what a layer says of itself, and read its consensus."""
-        size = self._reader.number(layer["size"], MOST_WEIGHTS)
-        weight, consensus = layer["weight"], layer["consensus"]
-        if weight is not None:
-            path = self._folder / weight["file"]
-            known = weight["dtype"] in FLOATS.values()
-            if weight["file"] not in self._files or not known:
-                raise self._reader.error(f"no weights for {name}")
-            self._reader.number(weight["offset"], path.stat().st_size)
-        if consensus is not None:
-            consensus = self._mask(consensus, size, weight, None)
-        self._layers[name] = size, weight, consensus
-
-    def _mask(
-        self,
-        part: dict[str, Any],
-        size: int,
-        weight: dict[str, Any] | None,
-        consensus: bytes | None,
-    ) -> bytes:
-        """Return a mask as the bytes of a graph."""
-        reference = self._reference(part, size, weight, consensus)
-        streams = []
-        if len(part["streams"]) != (1 if reference is None else 2):
-            raise self._reader.error("a mask has other streams")
-        for coding, stored, raw in part["streams"]:
-            if coding not in CODINGS:
-                raise self._reader.error(f"unknown coding {coding!r}")
-            most = longest(coding, size)
-            streams.append((coding, self._reader.frame([stored, raw], most)))
-        try:
-            mask = read_mask(streams, size, reference)
-        except FormatError as error:
-            raise self._reader.error(str(error)) from error
-        return np.packbits(mask, bitorder="little").tobytes()
-
-    def _reference(
-        self,
-        part: dict[str, Any],
-        size: int,
-        weight: dict[str, Any] | None,
-        consensus: bytes | None,
-    ) -> np.ndarray | None:
-        kind, kept = part["reference"], part["kept"]
-        if kind == MAGNITUDE and weight is not None:
-            values = read_weight(self._folder, weight, size)
-            if len(values) == size:
-                return magnitude_mask(values, self._reader.number(kept, size))
-        elif kind == CONSENSUS and consensus is not None:
-            data = np.frombuffer(consensus, np.uint8)
-            bits = np.unpackbits(data, count=size, bitorder="little")
-            return bits.view(np.bool_)
-        elif kind == NONE:
-            return None
-        raise self._reader.error(f"it lacks the mask of reference {kind!r}")
-
-    def _borrow(self, entry: dict[str, Any], path: Path) -> None:
+    def _borrow(self, entry: dict[str, Any], file: IO[bytes]) -> None:
         """Take a file that was left out from another bundle."""
         name = entry["name"]
         if self._backbone is None:
@@ -260,7 +217,8 @@ class _Installation:
                 f"{entry['sha256'][:12]}...): name another bundle"
             )
         # No link: onnx refuses weights that have a second name.
-        shutil.copyfile(source, path)
+        with source.open("rb") as content:
+            shutil.copyfileobj(content, file)
         self.borrowed.append(name)
 
 

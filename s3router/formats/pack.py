@@ -17,7 +17,7 @@ import numpy as np
 
 from s3router import __version__
 from s3router.errors import SettingError
-from s3router.formats.bundle import MANIFEST, Bundle
+from s3router.formats.bundle import BACKBONE, MANIFEST, Bundle
 from s3router.formats.files import sha256_file
 from s3router.formats.pack_file import CHUNK, PLANES, PackWriter
 from s3router.formats.pack_masks import Coded, Layer, code_masks, find_masks
@@ -38,8 +38,8 @@ def pack(
     output : str or path
         The file to write, as a rule *.s3r.
     with_backbone : bool
-        False: leave out the files that several languages open, or one that
-        masks refer to; who installs must have them.
+        False: leave out the file of weights that languages of layout
+        "shared" have in common; who installs must have it.
 
     Returns
     -------
@@ -64,10 +64,8 @@ def pack(
     if output.resolve().is_relative_to(folder.resolve()):
         raise SettingError(f"{output} lies in the bundle that is packed")
     layers = find_masks(loaded)
-    backbones = sorted(
-        {each.weight["file"] for each in layers.values() if each.weight}
-    )
-    if not (with_backbone or backbones):
+    shared = loaded.layout == "shared" and BACKBONE in loaded.files
+    if not (with_backbone or shared):
         raise SettingError(
             f"{folder} has no file of weights that languages share: pack it "
             "with its backbone"
@@ -75,7 +73,7 @@ def pack(
     with tempfile.TemporaryFile(dir=_existing(output.parent)) as body:
         writer = PackWriter(body)
         masks = code_masks(loaded, layers, writer)
-        left_out = [] if with_backbone else backbones
+        left_out = [] if with_backbone else [BACKBONE]
         header = _Packing(loaded, writer, layers, masks, left_out).run()
         size = writer.write(output, header)
     return report(loaded, header, layers, masks, size)

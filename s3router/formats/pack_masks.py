@@ -16,7 +16,9 @@ from s3router.formats.bundle import Bundle
 from s3router.formats.graph_bytes import (
     FLOAT16,
     FLOAT32,
+    INT8,
     MASK_BITS,
+    SCALE,
     UINT8,
     TensorSpan,
     tensors,
@@ -31,7 +33,9 @@ from s3router.formats.mask_code import (
 from s3router.formats.pack_file import MOST_WEIGHTS, PackWriter
 
 NONE, MAGNITUDE, CONSENSUS = "none", "magnitude", "consensus"
-FLOATS = {FLOAT32: "<f4", FLOAT16: "<f2"}
+_SCALES = "<f4"
+_LEVELS = "|i1"
+DTYPES = {FLOAT32: _SCALES, FLOAT16: "<f2", INT8: _LEVELS}
 
 
 @dataclass
@@ -45,7 +49,8 @@ class Layer:
     shape : tuple of int
         Of the weight in the graph; empty where it was not found.
     weight : dict, optional
-        "file", "offset" and "dtype" of the weights in the bundle.
+        "file", "offset" and "dtype" of the weights in the bundle; of bytes
+        also "scales", with "file", "offset" and "count".
     spans : dict
         By graph: where its bits lie.
     """
@@ -99,9 +104,11 @@ def find_masks(bundle: Bundle) -> dict[str, Layer]:
     Returns
     -------
     dict
-        Name of the layer to `Layer`; of graphs without bits, none.
+        Name of the layer to `Layer`; of graphs without bits, none. Where
+        graphs have the layer in several sizes, each of them is one, and all
+        but the first have a number in their name.
     """
-    layers: dict[str, Layer] = {}
+    layers: dict[str, dict[tuple, Layer]] = {}
     for name in sorted({e.model for e in bundle.languages.values()}):
         content = bundle.path(name).read_bytes()
         found = {tensor.name: tensor for tensor in tensors(content)}
@@ -109,35 +116,54 @@ def find_masks(bundle: Bundle) -> dict[str, Layer]:
             if not tensor.name.endswith(MASK_BITS) or tensor.dtype != UINT8:
                 continue
             layer = tensor.name.removesuffix(MASK_BITS)
-            seen = _layer(bundle, tensor, found.get(f"{layer}.weight"))
-            first = layers.setdefault(layer, seen)
+            seen = _layer(bundle, tensor, layer, found)
             mask = _bits(content, tensor, seen.size)
             back = np.packbits(mask, bitorder="little").tobytes()
             # What is not as expected goes as it is, with the graph.
-            if first.key == seen.key and seen.size <= MOST_WEIGHTS:
-                if back == content[tensor.start : tensor.stop]:
-                    first.spans[name] = tensor
-    return {name: layer for name, layer in layers.items() if layer.spans}
+            if (
+                seen.size <= MOST_WEIGHTS
+                and back == (content[tensor.start : tensor.stop])
+            ):
+                kinds = layers.setdefault(layer, {})
+                kinds.setdefault(seen.key, seen).spans[name] = tensor
+    return {
+        f"{layer} ({number})" if number else layer: kind
+        for layer, kinds in layers.items()
+        for number, kind in enumerate(kinds.values())
+    }
 
 
 def _layer(
-    bundle: Bundle, bits: TensorSpan, weight: TensorSpan | None
+    bundle: Bundle,
+    bits: TensorSpan,
+    name: str,
+    found: Mapping[str, TensorSpan],
 ) -> Layer:
     """Return a layer, with its weights if they are where they can be read."""
-    size = 8 * (bits.stop - bits.start)
+    size, weight = 8 * (bits.stop - bits.start), found.get(f"{name}.weight")
     if weight is None or -(-int(np.prod(weight.shape)) // 8) * 8 != size:
         return Layer(size, (), None)
-    size, external = int(np.prod(weight.shape)), weight.external
-    if weight.dtype not in FLOATS or external.get("location") not in (
-        bundle.files
-    ):
+    size, place = int(np.prod(weight.shape)), _place(bundle, weight)
+    if place is None or weight.dtype not in DTYPES:
         return Layer(size, weight.shape, None)
-    place = {
-        "file": external["location"],
-        "offset": int(external.get("offset", 0)),
-        "dtype": FLOATS[weight.dtype],
-    }
+    place["dtype"] = DTYPES[weight.dtype]
+    if weight.dtype == INT8:
+        # Bytes of different channels only compare by their scales, one for
+        # each column.
+        scale = found.get(f"{name}.weight{SCALE}")
+        where = scale and _place(bundle, scale)
+        if not where or scale.shape != weight.shape[-1:]:
+            return Layer(size, weight.shape, None)
+        place["scales"] = {**where, "count": scale.shape[0]}
     return Layer(size, weight.shape, place)
+
+
+def _place(bundle: Bundle, tensor: TensorSpan) -> dict[str, Any] | None:
+    """Return where a tensor lies in a file of weights; None if in none."""
+    name = tensor.external.get("location")
+    if name not in bundle.files:
+        return None
+    return {"file": name, "offset": int(tensor.external.get("offset", 0))}
 
 
 def _bits(content: bytes, tensor: TensorSpan, size: int) -> np.ndarray:
@@ -147,24 +173,35 @@ def _bits(content: bytes, tensor: TensorSpan, size: int) -> np.ndarray:
 
 
 def read_weight(folder: Path, weight: Mapping[str, Any], size: int) -> Any:
-    """Return the weights of a layer in the order of its mask.
+    """Return the sizes of the weights of a layer in the order of its mask.
 
     Arguments
     ---------
     folder : pathlib.Path
         Of the bundle.
     weight : mapping
-        Their "file", "offset" and "dtype".
+        As of `Layer`.
     size : int
         How many.
 
     Returns
     -------
     numpy.ndarray
-        (size,), fewer if the file ends.
+        (size,) float32 or float16, fewer if the file ends. The sign means
+        nothing.
     """
     path, offset = folder / weight["file"], weight["offset"]
-    return np.fromfile(path, weight["dtype"], size, offset=offset)
+    values = np.fromfile(path, weight["dtype"], size, offset=offset)
+    if weight["dtype"] != _LEVELS:
+        return values
+    scales = weight["scales"]
+    path, count = folder / scales["file"], scales["count"]
+    steps = np.fromfile(path, _SCALES, count, offset=scales["offset"])
+    if len(values) < size or len(steps) < count:
+        return np.empty(0, np.float32)
+    # One product, rounded as IEEE 754 says: the same on every machine.
+    sizes = values.reshape(-1, count).astype(np.float32) * steps
+    return sizes.reshape(-1)
 
 
 def code_masks(

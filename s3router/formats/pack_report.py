@@ -49,15 +49,18 @@ def report(
     sent = {entry["name"]: _sent(entry) for entry in entries}
     consensus = [each[None] for each in masks.values() if None in each]
     shared = sum(coded.bytes for coded in consensus)
+    coded_of = {
+        code: [e[entry.model] for e in masks.values() if entry.model in e]
+        for code, entry in bundle.languages.items()
+    }
+    # Languages without masks have no use for it.
+    users = sum(map(bool, coded_of.values()))
     languages = {}
     for code, entry in bundle.languages.items():
-        own = bundle.own_files(code)
-        coded = [
-            each[entry.model] for each in masks.values() if entry.model in each
-        ]
+        own, coded = bundle.own_files(code), coded_of[code]
         bound = sum(each.bound for each in coded)
         sizes = sum(each.bytes for each in coded)
-        share = shared / len(bundle.languages)
+        share = shared / users if coded else 0
         languages[code] = {
             "bytes": sum(sent[name] for name in own),
             "masks": sizes,

@@ -14,10 +14,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from s3router.errors import S3RouterError, SettingError
 from s3router.runtime.providers import choose_providers
+from s3router.runtime.session import usable_cores
 
 WORKER = "s3router.runtime.benchmark_worker"
 
@@ -73,6 +77,70 @@ class Device:
         except SettingError as error:
             return str(error)
         return None
+
+
+GPUS = (Device("CUDA", "cuda"), Device("TensorRT", "tensorrt"))
+
+
+def all_devices(threads: Sequence[int]) -> list[Device]:
+    """Return the CPU with so many threads each, and every kind of GPU."""
+    names = (f"{count} thread" + "s" * (count > 1) for count in threads)
+    cpus = [Device(n, "cpu", c) for n, c in zip(names, threads, strict=True)]
+    return [*cpus, *GPUS]
+
+
+def usual_threads() -> list[int]:
+    """Return one thread, and as many as there are cores to use."""
+    return sorted({1, usable_cores()})
+
+
+def noise_clips(lengths: Sequence[float], rate: int) -> dict[str, np.ndarray]:
+    """Return noise to run where there is no audio.
+
+    Arguments
+    ---------
+    lengths : sequence of float
+        Seconds.
+    rate : int
+        Samples per second.
+
+    Returns
+    -------
+    dict
+        Name to (samples,) float32, the same in every call.
+    """
+    noise = np.random.default_rng(0).standard_normal
+    return {
+        f"{seconds:g} s": noise(round(seconds * rate), np.float32) / 10
+        for seconds in lengths
+    }
+
+
+def write_clips(
+    clips: Mapping[str, np.ndarray], rate: int, folder: Path
+) -> dict[str, tuple[str, float]]:
+    """Write what is to be run where other processes find it.
+
+    Arguments
+    ---------
+    clips : mapping
+        Name to (samples,) float32.
+    rate : int
+        Samples per second.
+    folder : pathlib.Path
+        Where to write.
+
+    Returns
+    -------
+    dict
+        Name to a `.npy` file, and its seconds.
+    """
+    written = {}
+    for index, (name, samples) in enumerate(clips.items()):
+        path = folder / f"clip_{index}.npy"
+        np.save(path, samples)
+        written[name] = (str(path), len(samples) / rate)
+    return written
 
 
 class Worker:

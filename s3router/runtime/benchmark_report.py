@@ -15,10 +15,7 @@ from s3router.runtime.benchmark import (
     measure,
     measure_switch,
 )
-
-#: What is asked for where nobody asks; a mode that this runtime or this
-#: bundle has not gives its reason.
-MODES = ("fold", "lean", "switch")
+from s3router.runtime.session import MODES
 
 
 def benchmark_bundle(
@@ -45,7 +42,8 @@ def benchmark_bundle(
     languages : sequence of str
         Codes; all, if none are given.
     modes : sequence of str
-        How weights are held.
+        How weights are held. One that the bundle cannot be opened in gives
+        its reason.
     dense : Subject, optional
         What to compare with: the encoder without masks.
     rounds : int
@@ -187,7 +185,8 @@ def measure_modes(
     Yields
     ------
     dict
-        "mode", "why_not", and what `measure_switch` returns.
+        "mode", "why_not", and what `measure_switch` returns, of the first
+        other language that the mode can hold.
     """
     bundle = Bundle.load(folder)
     others = [other for other in bundle.languages if other != code]
@@ -196,13 +195,24 @@ def measure_modes(
             yield {"mode": mode, "why_not": "the bundle has one language"}
             continue
         subject = Subject(folder, code, mode)
-        device = Device("", threads=threads)
+        yield {"mode": mode, **_change(subject, others, threads)}
+
+
+def _change(
+    subject: Subject, others: Sequence[str], threads: int
+) -> dict[str, Any]:
+    """Measure the change to the first of some languages that can be."""
+    device, reasons = Device("", threads=threads), []
+    for other in others:
         try:
-            found = measure_switch(subject, [others[0], code], device)
+            found = measure_switch(subject, [other, subject.language], device)
+            return {"why_not": None, **found}
         except S3RouterError as error:
-            yield {"mode": mode, "why_not": str(error)}
-            continue
-        yield {"mode": mode, "why_not": None, **found}
+            reasons.append(str(error))
+        # What is said of two languages is the fault of neither.
+        if reasons[-1] in reasons[:-1]:
+            break
+    return {"why_not": reasons[0]}
 
 
 def _loading(found: Mapping[str, Any]) -> dict[str, Any]:

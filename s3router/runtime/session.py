@@ -184,6 +184,13 @@ def open_session(
     return Session(session, provider)
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _session_options(ort: Any, threads: int | None) -> Any:
     """Return onnxruntime's options for a number of threads."""
     options = ort.SessionOptions()
@@ -192,8 +199,8 @@ def _session_options(ort: Any, threads: int | None) -> Any:
         if threads < 1:
             raise SettingError(f"threads must be at least 1, not {threads}")
         options.intra_op_num_threads = int(threads)
-    elif hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = usable_cores()
         # In a container with fewer cores, onnxruntime's own count is that of
         # the machine, and it complains of each core that it may not use.
         if allowed < (os.cpu_count() or allowed):

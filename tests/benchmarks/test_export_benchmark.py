@@ -13,7 +13,7 @@ from export_variants import (
     make_masks,
     run_command,
 )
-from transformers import AutoModel
+from transformers import AutoModel, Wav2Vec2Model
 
 from s3router.evaluation.results import read_result
 
@@ -23,6 +23,19 @@ def model(tmp_path_factory):
     """Return the small encoder."""
     folder = tmp_path_factory.mktemp("small") / "encoder"
     return AutoModel.from_pretrained(make_encoder("small", folder))
+
+
+def test_half_an_encoder_is_not_used_again(tmp_path, monkeypatch):
+    def stop(self, folder):
+        (folder / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Wav2Vec2Model, "save_pretrained", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_encoder("small", tmp_path / "encoder")
+    made = make_encoder("small", tmp_path / "encoder")
+    assert AutoModel.from_pretrained(made).config.hidden_size == 64
 
 
 def shapes(model, masks: dict) -> dict:
@@ -154,7 +167,9 @@ def test_the_command_measures_and_writes(tmp_path):
     assert metrics["rows"][:3] == first[:3]
     rows = {(row["variant"], row["mode"]): row for row in metrics["rows"]}
     fold = rows["shared", "fold"]
-    (own,) = (tmp_path / "work").glob("*/shared/bundle/aa.onnx")
+    # Another shape has other encoders and rows.
+    (own,) = (tmp_path / "work").glob("small/*/shared/bundle/aa.onnx")
+    assert (tmp_path / "work" / "small" / "encoder").is_dir()
     tokens = own.with_name("aa.tokens.txt")
     assert fold["own_bytes"] == own.stat().st_size + tokens.stat().st_size
     assert fold["head_bytes"] == 4 * (64 * 32 + 32)

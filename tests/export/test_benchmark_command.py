@@ -178,6 +178,29 @@ def test_it_measures_without_torch(shared, tmp_path):
 
 
 @pytest.mark.slow
+def test_files_of_one_name_are_both_run(shared, tmp_path):
+    seconds = {"one/a.wav": 0.5, "two/a.wav": 1.0, "two/b.wav": 1.5}
+    for name, length in seconds.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, np.zeros(round(16000 * length)), 16000)
+    paths = [tmp_path / name for name in seconds]
+    done = run(
+        *(shared, "--audio", *paths, "--languages", "zh", "--modes", "fold"),
+        *("--threads", 1, "--rounds", 1, "--repeats", 1, "--no-dense"),
+        *("--json", tmp_path / "r.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "r.json").read_text())["rows"]
+    clips = row["devices"]["1 thread"]["clips"]
+    assert {name: told["seconds"] for name, told in clips.items()} == {
+        str(paths[0]): 0.5,
+        str(paths[1]): 1.0,
+        "b.wav": 1.5,
+    }
+
+
+@pytest.mark.slow
 def test_one_standalone_language(exported, subnetwork_folders, tmp_path):
     make_bundle(subnetwork_folders[:1], tmp_path / "b", layout="standalone")
     done = run(

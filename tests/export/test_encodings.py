@@ -51,9 +51,9 @@ def product(weight, dtype=np.float32):
     )
 
 
-def written(model, path, encoding, values=None):
+def written(model, path, encoding):
     """Encode a graph, write it, check it; return what was told, and it."""
-    summary, sparse = encode(model, encoding, values)
+    summary, sparse = encode(model, encoding)
     save_graph(model, path, sparse)
     onnx.checker.check_model(str(path), full_check=True)
     return summary, onnx.load(path)
@@ -113,20 +113,6 @@ def test_gaps_around_the_longest_step(tmp_path, first, second):
     assert len(np.unique(places)) == len(places)
     (out,) = optimised(path)[0].run(None, {"x": np.eye(4, dtype="f4")})
     np.testing.assert_array_equal(out, weight)
-
-
-@pytest.mark.parametrize("encoding", ("dense", *PACKED))
-def test_values_of_half_precision_become_float32(tmp_path, encoding):
-    weight = matrix((90, 60), 0.2)
-    path = tmp_path / "model.onnx"
-    summary, proto = written(product(weight), path, encoding, np.float16)
-    expected = weight.astype(np.float16).astype(np.float32)
-    assert StoredWeights(proto).get("w").tobytes() == expected.tobytes()
-    session, operators = optimised(path)
-    assert operators == {"MatMul": 1}
-    (out,) = session.run(None, {"x": np.eye(90, dtype=np.float32)})
-    np.testing.assert_array_equal(out, expected)
-    assert summary["bytes"]["dense"] == 2 * weight.size
 
 
 @pytest.mark.parametrize("encoding", PACKED)
@@ -307,4 +293,5 @@ def test_two_of_four_stays_in_plain_weights(tmp_path, encoder_folder):
     asked = make_bundle(
         [path], tmp_path / "c", layout="standalone", encoding="bits"
     )
-    assert asked["languages"]["xx"]["encoding"]["name"] == "bits"
+    assert "bits" in asked["languages"]["xx"]["encoding"]["tensors"]
+    assert "bits" not in report["languages"]["xx"]["encoding"]["tensors"]

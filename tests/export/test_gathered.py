@@ -17,9 +17,8 @@ from s3router.errors import VerificationError
 from s3router.export import gathered as module
 from s3router.export.bundle import make_bundle
 from s3router.export.gathered import read_gathered
-from s3router.export.shared import BACKBONE
 from s3router.export.verification import check_bundle
-from s3router.formats.bundle import Bundle
+from s3router.formats.bundle import BACKBONE, Bundle
 from s3router.formats.describe import describe
 from s3router.formats.graph_bytes import MASK_BITS
 from s3router.formats.subnetwork import Subnetwork

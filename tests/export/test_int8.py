@@ -11,7 +11,8 @@ from torch.nn import functional
 from s3router.errors import MismatchError
 from s3router.export.emulate import QuantizedInputs, quantize_input
 from s3router.export.graph import onnx_ir
-from s3router.export.int8 import LEVELS, SCALE, put_int8, quantize
+from s3router.export.int8 import LEVELS, put_int8, quantize
+from s3router.formats.graph_bytes import SCALE
 
 
 def product(kind: str, weight: np.ndarray, times: int = 1):

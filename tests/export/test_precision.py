@@ -17,14 +17,12 @@ from s3router.errors import SettingError, VerificationError
 from s3router.export import parity
 from s3router.export.bundle import make_bundle
 from s3router.export.emulate import quantize_input
-from s3router.export.int8 import SCALE
 from s3router.export.precision import LEAST, choose_types
 from s3router.export.probes import probe_signal
-from s3router.export.shared import BACKBONE
 from s3router.export.verification import check_bundle
-from s3router.formats.bundle import Bundle
+from s3router.formats.bundle import BACKBONE, Bundle
 from s3router.formats.describe import describe
-from s3router.formats.graph_bytes import MASK_BITS
+from s3router.formats.graph_bytes import MASK_BITS, SCALE
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.bottleneck import attach_bottlenecks
 from s3router.models.encoder import load_encoder

@@ -20,7 +20,7 @@ from transformers import (
 
 from s3router.export.bundle import make_bundle
 from s3router.export.probes import probe_signal
-from s3router.export.shared import BACKBONE
+from s3router.formats.bundle import BACKBONE
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.recognizer import Recognizer
 

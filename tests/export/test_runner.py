@@ -10,9 +10,8 @@ from subnetworks import FAMILIES, make_encoder, make_subnetwork
 from s3router.errors import VerificationError
 from s3router.export.bundle import make_bundle
 from s3router.export.runner import RUNNER, check_runner, find_inputs
-from s3router.export.shared import BACKBONE
 from s3router.export.verification import check_bundle
-from s3router.formats.bundle import Bundle
+from s3router.formats.bundle import BACKBONE, Bundle
 from s3router.formats.graph_bytes import MASK_BITS
 from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder

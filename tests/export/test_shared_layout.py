@@ -22,9 +22,9 @@ from s3router.export.bundle import make_bundle
 from s3router.export.fold import fold
 from s3router.export.probes import probe_signal
 from s3router.export.runner import RUNNER
-from s3router.export.shared import BACKBONE, pack, unpacking_table
+from s3router.export.shared import pack, unpacking_table
 from s3router.export.verification import check_bundle
-from s3router.formats.bundle import Bundle
+from s3router.formats.bundle import BACKBONE, Bundle
 from s3router.formats.describe import describe
 from s3router.formats.graph_bytes import MASK_BITS
 from s3router.formats.subnetwork import Subnetwork

@@ -31,18 +31,19 @@ def folders(tmp_path_factory, encoder_folder):
     return made
 
 
-def test_the_order_of_masks_is_that_of_weights(folders, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_order_of_masks_is_that_of_weights(folders, tmp_path, precision):
     """Weights lie transposed in a graph: so must what magnitude says."""
     bundle = tmp_path / "bundle"
-    make_bundle(folders, bundle)
     for some in (folders, folders[:1]):
-        make_bundle(some, bundle)
+        make_bundle(some, bundle, precision=precision)
         numbers = pack(bundle, tmp_path / "b.s3r", with_backbone=False)
         sent = sum(row["masks"] for row in numbers["languages"].values())
         sent += numbers["consensus"]
         bound = sum(row["bound"] for row in numbers["languages"].values())
         # Five bits of each of twelve layers; 20 bytes are the frame's own.
-        assert sent < 0.6 * bound
+        # Many bytes are equal, and which of those go is noise.
+        assert sent < (0.6 if precision == "fp32" else 0.8) * bound
         assert "none" not in numbers["languages"]["aa"]["references"]
         install(tmp_path / "b.s3r", tmp_path / "there", bundle)
         for name in folder_sizes(bundle):

@@ -5,20 +5,47 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from s3router.formats.bundle import Bundle, BundleLanguage
+from s3router.formats.bundle import BACKBONE, Bundle, BundleLanguage
+from s3router.formats.files import folder_sizes
 
-BACKBONE = "backbone.bin"
+# No multiple of eight, nor of 255; one layer of structure, one of one row.
+SHAPES = {"a": (64, 96), "b": (101, 47), "c": (1, 7), "d": (40, 80)}
+
+
+def weights_of(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in SHAPES.items()
+    }
+
+
+def masks_of(density, seed):
+    """Return random masks; of "d" whole rows are removed."""
+    rng = np.random.default_rng(seed)
+    masks = {
+        name: rng.random(shape) < density for name, shape in SHAPES.items()
+    }
+    masks["d"] = np.repeat(rng.random(40) < density, 80).reshape(40, 80)
+    return masks
+
+
+def content(folder):
+    return {n: (folder / n).read_bytes() for n in folder_sizes(folder)}
 
 
 def write_bundle(
     folder: Path,
     weights: dict[str, np.ndarray],
     masks: dict[str, dict[str, np.ndarray]],
+    scales: dict[str, np.ndarray] | None = None,
 ) -> Path:
     """Write weights once and the masks of each language, as export does."""
     folder.mkdir()
     places, data = {}, b""
-    for name, weight in weights.items():
+    stored = {f"{k}.weight": v for k, v in weights.items()}
+    stored |= {f"{k}.weight_scale": v for k, v in (scales or {}).items()}
+    for name, weight in stored.items():
         data += bytes(-len(data) % 64)
         places[name] = len(data), weight
         data += weight.tobytes()
@@ -50,10 +77,12 @@ def initializer(layers, places, code):
     head = np.random.default_rng(len(code)).standard_normal((30, 9))
     tensors = [numpy_helper.from_array(head.astype("f4"), "head.weight")]
     for name, mask in layers.items():
-        offset, weight = places[name]
         bits = np.packbits(mask.reshape(-1), bitorder="little")
         tensors.append(numpy_helper.from_array(bits, f"{name}.mask_bits"))
-        tensor = TensorProto(name=f"{name}.weight", dims=weight.shape)
+    for name, (offset, weight) in places.items():
+        if name.split(".")[0] not in layers:
+            continue
+        tensor = TensorProto(name=name, dims=weight.shape)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(weight.dtype)
         tensor.data_location = TensorProto.EXTERNAL
         where = {

@@ -4,21 +4,28 @@ import itertools
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from toy_bundles import TOKENS, make_toy_bundle
 
 from s3router.errors import S3RouterError
 from s3router.formats.bundle import Bundle
 from s3router.runtime import benchmark as module
+from s3router.runtime import benchmark_report
 from s3router.runtime.benchmark import (
     Device,
     Subject,
     Worker,
+    all_devices,
     measure,
     measure_switch,
+    noise_clips,
+    write_clips,
 )
 from s3router.runtime.benchmark_report import (
     describe_sizes,
@@ -199,6 +206,87 @@ def test_one_language_cannot_be_changed(tmp_path):
     folder = make_toy_bundle(tmp_path / "one")
     (row,) = measure_modes(str(folder), "xx", ["fold"])
     assert row == {"mode": "fold", "why_not": "the bundle has one language"}
+
+
+def test_a_language_that_a_mode_cannot_hold_is_passed_over(
+    tmp_path, monkeypatch
+):
+    folder = make_toy_bundle(
+        tmp_path / "b", dict.fromkeys("aa bb cc dd".split(), TOKENS)
+    )
+    asked = []
+
+    def measure_some(subject, languages, device):
+        asked.append((subject.mode, *languages))
+        if subject.mode == "switch" and languages[0] == "bb":
+            raise S3RouterError("bb is no mask")
+        if subject.mode == "none":
+            raise S3RouterError("no such mode")
+        return {"first": languages[0]}
+
+    monkeypatch.setattr(benchmark_report, "measure_switch", measure_some)
+    modes = ["fold", "switch", "none"]
+    assert list(measure_modes(str(folder), "aa", modes)) == [
+        {"mode": "fold", "why_not": None, "first": "bb"},
+        {"mode": "switch", "why_not": None, "first": "cc"},
+        {"mode": "none", "why_not": "no such mode"},
+    ]
+    # Nor is every language asked, where it is not the languages.
+    assert asked == [
+        ("fold", "bb", "aa"),
+        ("switch", "bb", "aa"),
+        ("switch", "cc", "aa"),
+        ("none", "bb", "aa"),
+        ("none", "cc", "aa"),
+    ]
+
+
+def test_a_task_that_classifies_is_run(tmp_path, clip):
+    folder = make_toy_bundle(tmp_path / "b")
+    path = folder / "xx" / "model.onnx"
+    model = onnx.load(path)
+    graph = model.graph
+    graph.node[-1].output[0] = "frame_logits"
+    graph.node.append(
+        helper.make_node(
+            "Einsum", ["frame_logits"], ["logits"], equation="ntv->nv"
+        )
+    )
+    del graph.output[0].type.tensor_type.shape.dim[1]
+    onnx.save(model, path)
+    bundle = Bundle.load(folder)
+    entry = bundle.languages["xx"]
+    bundle.languages["xx"] = replace(entry, task="classification")
+    bundle.save(folder)
+    row = measure_row(
+        Subject(folder, "xx"), {"c": (clip, 0.5)}, [ONE], None, 1, 1
+    )
+    assert row["why_not"] is None
+    assert row["devices"]["1 thread"]["clips"]["c"]["real_time_factor"] > 0
+
+
+def test_noise_is_the_same_each_time(tmp_path):
+    clips = noise_clips([0.5, 2.0], 8000)
+    written = write_clips(clips, 8000, tmp_path)
+    assert {name: s for name, (_, s) in written.items()} == {
+        "0.5 s": 0.5,
+        "2 s": 2.0,
+    }
+    again = noise_clips([0.5, 2.0], 8000)
+    for name, (path, _) in written.items():
+        stored = np.load(path)
+        assert stored.dtype == np.float32 and 0.09 < stored.std() < 0.11
+        np.testing.assert_array_equal(stored, again[name])
+
+
+def test_devices_are_named_by_their_threads():
+    named = {d.name: (d.providers, d.threads) for d in all_devices([1, 4])}
+    assert named == {
+        "1 thread": ("cpu", 1),
+        "4 threads": ("cpu", 4),
+        "CUDA": ("cuda", None),
+        "TensorRT": ("tensorrt", None),
+    }
 
 
 def test_sizes_are_those_of_the_files(toy):
