@@ -14,7 +14,7 @@ from s3router.errors import SettingError, one_of
 from s3router.export.accuracy import measure_change
 from s3router.export.encodings import AUTO, ENCODINGS, describe_encoding
 from s3router.export.language import write_language
-from s3router.export.layouts import choose_layout, open_layout
+from s3router.export.layouts import WHOLE, choose_layout, open_layout
 from s3router.export.parity import TOLERANCE
 from s3router.export.precision import fold_and_round
 from s3router.export.probes import frame_hop
@@ -167,7 +167,7 @@ def _report(bundle: Bundle, code: str, seconds: float) -> dict[str, Any]:
         "sparsity": entry.sparsity,
         "parity": bundle.parity[code],
         "change": bundle.change[code],
-        **{k: v for k, v in entry.details.items() if k == "encoding"},
+        **{k: v for k, v in entry.details.items() if k in ("encoding", WHOLE)},
     }
 
 
@@ -180,6 +180,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     ]
     if "encoding" in report:
         lines.append(describe_encoding(report["encoding"]))
+    if WHOLE in report:
+        lines.append(f"of whole shape, with mask bits: {report[WHOLE]}")
     return lines
 
 

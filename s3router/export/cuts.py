@@ -6,6 +6,7 @@ then neither what its row gives nor its bias meets anything, and both can be
 left out of the arrays. The numbers stay those of the masked encoder.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -125,9 +126,48 @@ class Cuts:
         small = {
             owner: self.take(f"{owner}.weight", mask)
             for owner, mask in masks.items()
-            if not any(owner.startswith(f"{part}.") for part in self.gone)
+            if not self.without(owner)
         }
         return {k: mask for k, mask in small.items() if not mask.all()}
+
+    def without(self, owner: str) -> bool:
+        """Return whether nothing is kept of a layer but maybe its bias.
+
+        Arguments
+        ---------
+        owner : str
+            The layer, relative to the encoder.
+        """
+        return any(owner.startswith(f"{part}.") for part in self.gone)
+
+    def share(self, model: nn.Module) -> float:
+        """Return how much of the weights goes, of 1.
+
+        Arguments
+        ---------
+        model : torch.nn.Module
+            That the cuts were found in.
+
+        Returns
+        -------
+        float
+            Of the linear layers of the transformer or of the convs of the
+            front end, whichever loses more.
+        """
+        linears = [n for b in find_blocks(model) for n in b.linears("all")]
+        return max(self._lost(model, n) for n in (linears, _convs(model)))
+
+    def _lost(self, model: nn.Module, owners: list[str]) -> float:
+        """Return the share of the weights of some layers that goes."""
+        whole = kept = 0
+        for owner in owners:
+            name = f"{owner}.weight"
+            shape = list(model.get_submodule(owner).weight.shape)
+            whole += math.prod(shape)
+            for axis, cut in self.axes.get(name, {}).items():
+                shape[axis] = len(self.indices[cut])
+            kept += 0 if self.without(owner) else math.prod(shape)
+        return 1 - kept / whole if whole else 0.0
 
     def describe(self) -> dict[str, object]:
         """Return what a bundle's manifest says of it, ready for JSON."""
@@ -219,11 +259,11 @@ def _cut_front_end(
     cuts: Cuts, model: nn.Module, masks: Mapping[str, np.ndarray]
 ) -> None:
     """Cut the channels between convs, where none of their norms mixes them."""
-    extractor = getattr(model, "feature_extractor", None)
-    layers = getattr(extractor, "conv_layers", [])
-    names = [f"feature_extractor.conv_layers.{i}" for i in range(len(layers))]
-    if not any(f"{name}.conv" in masks for name in names):
+    convs = _convs(model)
+    if not any(conv in masks for conv in convs):
         return
+    layers = model.feature_extractor.conv_layers
+    names = [conv.removesuffix(".conv") for conv in convs]
     for i, (layer, name) in enumerate(zip(layers[:-1], names, strict=False)):
         number, after = layer.conv.out_channels, f"{names[i + 1]}.conv"
         used = _rows(masks.get(f"{name}.conv"), 0, number)
@@ -241,6 +281,13 @@ def _cut_front_end(
             norm = [f"{name}.layer_norm"] * hasattr(layer, "layer_norm")
             before = [f"{name}.conv", *norm]
             _cut(cuts, model, f"{name}.channels", channels, before, after)
+
+
+def _convs(model: nn.Module) -> list[str]:
+    """Return the conv layers of the front end, first to last."""
+    extractor = getattr(model, "feature_extractor", None)
+    number = len(getattr(extractor, "conv_layers", []))
+    return [f"feature_extractor.conv_layers.{i}.conv" for i in range(number)]
 
 
 def _rows(mask: np.ndarray | None, axis: int, groups: int) -> np.ndarray:

@@ -9,27 +9,30 @@ is only the list of kept rows and columns, with
 in front of it, behind the Cast of a weight of half precision, which
 onnxruntime carries out when it loads the graph. Weights are found in the
 backbone by their content: the exporter may have kept one of several equal
-ones.
+ones. Those of bytes are found by their names, and their scales, which are
+those of whole channels, are gathered where output channels are cut.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from torch import nn
 
+from s3router.errors import MismatchError
 from s3router.export.compact import compact
 from s3router.export.cuts import Cuts
 from s3router.export.fold import FoldedModel
+from s3router.export.gathers import Gathers, narrow
 from s3router.export.graph import (
     build_graph,
     content_key,
     onnx_ir,
     transposed_names,
 )
+from s3router.export.int8 import SCALE, check_product, put_scale, use_integers
 from s3router.export.precision import cast_up
-
-#: Suffix of what a gather gives: the kept part of a weight.
-KEPT = ".kept"
+from s3router.masks.targets import find_blocks
 
 
 class GatheredGraphs:
@@ -49,6 +52,13 @@ class GatheredGraphs:
             content_key(tensor.numpy()): tensor
             for tensor in tensors
             if isinstance(tensor, external)
+        }
+        held = {tensor.name: tensor for tensor in tensors}
+        #: Name of a weight of bytes to these, and to its scales.
+        self._bytes = {
+            name: (tensor, held[f"{name}{SCALE}"])
+            for name, tensor in held.items()
+            if f"{name}{SCALE}" in held
         }
         self._halves = {
             tensor.name
@@ -71,48 +81,73 @@ class GatheredGraphs:
         -------
         onnx_ir.Model
             Not shared with that of any other call.
+
+        Raises
+        ------
+        MismatchError
+            If weights of bytes, whose scales are those of whole channels,
+            cannot be told apart in the smaller graph.
         """
+        bytes_ = self._bytes_in(model.encoder.model, cuts)
         state = model.encoder.model.state_dict()
         whole = {name: state[name].numpy() for name in cuts.axes}
         rest = [v.numpy() for k, v in state.items() if k not in whole]
         shape = _shape_of(cuts, whole, rest, model.encoder.family)
         if shape not in self._made:
             made = build_graph(compact(model, cuts))
-            self._refer(made, cuts, whole)
+            self._refer(made, cuts, whole, bytes_)
             self._made[shape] = self._ir.to_proto(made)
         made = self._ir.from_proto(self._made[shape])
         self._fill(made, cuts, whole)
         return made
 
+    def _bytes_in(self, encoder: nn.Module, cuts: Cuts) -> list[str]:
+        """Return which weights of a smaller model are of bytes."""
+        if not self._bytes:
+            return []
+        linears = [n for b in find_blocks(encoder) for n in b.linears("all")]
+        return [f"{n}.weight" for n in linears if not cuts.without(n)]
+
     def _fill(
         self, model: Any, cuts: Cuts, whole: Mapping[str, np.ndarray]
     ) -> None:
         """Put a language's own arrays into a graph of its shape."""
-        arrays = {name: _narrow(kept) for name, kept in cuts.indices.items()}
+        arrays = {name: narrow(kept) for name, kept in cuts.indices.items()}
         turned = set(transposed_names(model))
         for name, array in whole.items():
             small = cuts.take(name, array)
             arrays[name] = small.T if name in turned else small
         for name, array in arrays.items():
             value = model.graph.initializers.get(name)
-            if value is None or isinstance(
-                value.const_value, self._ir.ExternalTensor
+            external = self._ir.ExternalTensor
+            if (
+                value is None
+                or name in self._bytes
+                or isinstance(value.const_value, external)
             ):
                 continue
             array = np.ascontiguousarray(array)
             value.const_value = self._ir.tensor(array, name=name)
 
     def _refer(
-        self, model: Any, cuts: Cuts, whole: Mapping[str, np.ndarray]
+        self,
+        model: Any,
+        cuts: Cuts,
+        whole: Mapping[str, np.ndarray],
+        bytes_: list[str],
     ) -> None:
         """Replace the arrays in a graph by references and gathers."""
         graph, turned = model.graph, set(transposed_names(model))
-        first, casts, gathered = graph[0], {}, {}
+        self._check_bytes(graph, bytes_)
+        gathers, gathered, scales = Gathers(graph, cuts), {}, {}
         values = graph.initializers.values()
         # Of several that are equal one has a name; it comes first.
         for value in sorted(values, key=lambda v: v.name not in cuts.axes):
             array, name = value.const_value.numpy(), value.name
             axes, key = cuts.axes.get(name, {}), content_key(array)
+            if name in bytes_:
+                scales.update(self._refer_bytes(value, gathers, axes, turned))
+                continue
             if key in gathered:
                 _replace(value, gathered[key])
                 del graph.initializers[name]
@@ -124,53 +159,55 @@ class GatheredGraphs:
             tensor = self._stored.get(content_key(array))
             if tensor is None:
                 continue  # small, or the head's: it stays in the graph
-            small = value.shape
-            value.const_value = tensor
-            value.shape, value.dtype = tensor.shape, tensor.dtype
-            users, kept = tuple(value.uses()), value
-            if name in self._halves:
-                kept = cast_up(graph, value)
-            for axis, cut in axes.items():
-                axis = len(small) - 1 - axis if name in turned else axis
-                index = self._index(graph, first, cut, cuts, casts)
-                node = self._ir.node("Gather", [kept, index], {"axis": axis})
-                shape = list(kept.shape)
-                shape[axis] = small[axis]
-                kept = self._put(node, graph, first, f"{name}{KEPT}.{axis}")
-                kept.shape = self._ir.Shape(shape)
-                kept.dtype = kept.producer().inputs[0].dtype
+            users = tuple(value.uses())
+            _hold(value, tensor)
+            kept = cast_up(graph, value) if name in self._halves else value
+            if name in turned:
+                axes = _turn(axes)
+            kept = gathers.take(kept, axes, name)
             if axes:
-                kept.name, gathered[key] = f"{name}{KEPT}", kept
+                gathered[key] = kept
             for user, position in users:
                 user.replace_input_with(position, kept)
+        use_integers(graph, scales)
 
-    def _index(
-        self,
-        graph: Any,
-        first: Any,
-        cut: str,
-        cuts: Cuts,
-        casts: dict[str, Any],
-    ) -> Any:
-        """Return the indices of a cut, which all its weights share."""
-        if cut not in casts:
-            narrow = _narrow(cuts.indices[cut])
-            stored = self._ir.Value(name=cut)
-            stored.const_value = self._ir.tensor(narrow, name=cut)
-            stored.shape = stored.const_value.shape
-            stored.dtype = stored.const_value.dtype
-            graph.register_initializer(stored)
-            kind = {"to": self._ir.DataType.INT32}
-            node = self._ir.node("Cast", [stored], kind)
-            casts[cut] = self._put(node, graph, first, f"{cut}.int32")
-            casts[cut].shape = stored.shape
-            casts[cut].dtype = self._ir.DataType.INT32
-        return casts[cut]
+    def _check_bytes(self, graph: Any, names: list[str]) -> None:
+        """Raise MismatchError if a weight of bytes has no name of its own.
 
-    def _put(self, node: Any, graph: Any, first: Any, name: str) -> Any:
-        node.name = node.outputs[0].name = name
-        graph.insert_before(first, node)
-        return node.outputs[0]
+        The scales of one that is equal in what is kept may be others.
+        """
+        for name in names:
+            if name not in graph.initializers or name not in self._bytes:
+                raise MismatchError(
+                    f"{name} is equal to another weight, or has nothing to "
+                    "tell it by"
+                )
+
+    def _refer_bytes(
+        self, value: Any, gathers: Gathers, axes: dict, turned: set[str]
+    ) -> dict[str, Any]:
+        """Replace a weight by gathered bytes; return its gathered scales."""
+        check_product(value, turned)
+        name, users = value.name, tuple(value.uses())
+        levels, scale = self._bytes[name]
+        _hold(value, levels)
+        kept = gathers.take(value, _turn(axes), name)
+        for user, position in users:
+            user.replace_input_with(position, kept)
+        scales = put_scale(value.graph, name, scale)
+        rows = {axis: cut for axis, cut in axes.items() if axis == 0}
+        return {kept.name: gathers.take(scales, rows, scales.name)}
+
+
+def _turn(axes: Mapping[int, str]) -> dict[int, str]:
+    """Return the axes of a matrix as those of the transposed one."""
+    return {1 - axis: cut for axis, cut in axes.items()}
+
+
+def _hold(value: Any, tensor: Any) -> None:
+    """Make an initialiser that of a tensor of the backbone."""
+    value.const_value = tensor
+    value.shape, value.dtype = tensor.shape, tensor.dtype
 
 
 def _replace(value: Any, other: Any) -> None:
@@ -231,12 +268,6 @@ def read_gathered(graph: Any, name: str, value: np.ndarray) -> np.ndarray:
     return value
 
 
-def _narrow(indices: np.ndarray) -> np.ndarray:
-    """Return indices in the fewest bytes; Gather itself takes int32 only."""
-    small = indices.size == 0 or indices.max() < 1 << 16
-    return indices.astype(np.uint16 if small else np.int32)
-
-
 def _shape_of(
     cuts: Cuts,
     whole: Mapping[str, np.ndarray],
@@ -260,7 +291,7 @@ def _shape_of(
         moved += (".heads",)
     return (
         tuple(
-            (name, len(kept), _narrow(kept).dtype)
+            (name, len(kept), narrow(kept).dtype)
             for name, kept in cuts.indices.items()
         ),
         tuple(cuts.gone),

@@ -11,6 +11,7 @@ and with a zero point for each channel; here names must last, and a graph that
 shares its weights has no such file. It changes the graph in memory only.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,23 +76,76 @@ def put_int8(model: Any, names: list[str], transposed: set[str]) -> None:
     MismatchError
         If the graph uses a weight for something else than a product.
     """
-    graph, scales, quantized = model.graph, {}, {}
+    graph, scales = model.graph, {}
     # Of equal weights the graph has one, under one of their names.
     for name in filter(graph.initializers.get, names):
         value = graph.initializers[name]
-        if name not in transposed or any(
-            node.op_type != "MatMul" or place != 1
-            for node, place in value.uses()
-        ):
-            raise MismatchError(
-                f"the graph does not use {name} as the weight of a linear "
-                f"layer: export with precision fp16"
-            )
+        check_product(value, transposed)
         levels, scale = quantize(value.const_value.numpy(), axis=1)
         set_constant(value, levels)
-        scales[name] = onnx_ir().Value(name=f"{name}{SCALE}")
-        set_constant(scales[name], scale)
-        graph.register_initializer(scales[name])
+        scales[name] = put_scale(graph, name, onnx_ir().tensor(scale))
+    use_integers(graph, scales)
+
+
+def check_product(value: Any, transposed: set[str]) -> None:
+    """Verify that a weight meets inputs in products only.
+
+    Arguments
+    ---------
+    value : onnx_ir.Value
+        The initialiser.
+    transposed : set of str
+        Which of all weights lie `(in, out)`.
+
+    Raises
+    ------
+    MismatchError
+        If the graph uses it for something else.
+    """
+    if value.name not in transposed or any(
+        node.op_type != "MatMul" or place != 1 for node, place in value.uses()
+    ):
+        raise MismatchError(
+            f"the graph does not use {value.name} as the weight of a linear "
+            f"layer: export with precision fp16"
+        )
+
+
+def put_scale(graph: Any, name: str, tensor: Any) -> Any:
+    """Put the scales of a weight into a graph.
+
+    Arguments
+    ---------
+    graph : onnx_ir.Graph
+        Changed in place.
+    name : str
+        Of the weight.
+    tensor : onnx_ir.TensorProtocol
+        float32 `(channels,)`; may lie in another file.
+
+    Returns
+    -------
+    onnx_ir.Value
+        The initialiser, under the weight's name and `SCALE`.
+    """
+    value = onnx_ir().Value(name=f"{name}{SCALE}")
+    value.const_value = tensor
+    value.shape, value.dtype = tensor.shape, tensor.dtype
+    graph.register_initializer(value)
+    return value
+
+
+def use_integers(graph: Any, scales: Mapping[str, Any]) -> None:
+    """Make the products with some values products of integers.
+
+    Arguments
+    ---------
+    graph : onnx_ir.Graph
+        Changed in place.
+    scales : mapping of str to onnx_ir.Value
+        Name of an int8 value `(in, out)` to its scales `(out,)`.
+    """
+    quantized: dict[str, Any] = {}
     for node in tuple(graph):
         if node.op_type == "MatMul" and node.inputs[1].name in scales:
             weight = node.inputs[1].name

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from s3router.errors import SettingError
+from s3router.errors import MismatchError, SettingError
 from s3router.export.compact import compact
 from s3router.export.cuts import Cuts, find_cuts
 from s3router.export.decoders import DENSE
@@ -29,6 +29,11 @@ from s3router.formats.subnetwork import Subnetwork
 from s3router.models.encoder import load_encoder
 
 Finish = Callable[[Any], None]
+#: The least share of weights whose loss makes a graph over shared weights a
+#: smaller one: below, indices and gathers are for next to nothing.
+PAYS = 0.05
+#: What says in a language's details why its graph is not smaller.
+WHOLE = "whole_graph"
 
 
 class Standalone:
@@ -150,11 +155,9 @@ class Shared:
         finish: Finish,
     ) -> tuple[list[str], str]:
         """Write the graph of a language, as `Standalone.write`."""
-        name, masks, graph = f"{code}.onnx", subnetwork.masks, None
-        cuts = self._cuts(model, masks)
-        self.details = cuts.describe()
+        name, masks = f"{code}.onnx", subnetwork.masks
+        cuts, graph = self._cut(model, masks)
         if cuts:
-            graph = self._graph.gathered(self._plain(), cuts)
             masks = cuts.rest(masks)
         self._graph.write(
             self._folder / name, masks, model.head, metadata, finish, graph
@@ -166,17 +169,24 @@ class Shared:
             self._runner.add(code, self._folder / name)
         return [name, BACKBONE], f"{code}.tokens.txt"
 
-    def _cuts(
+    def _cut(
         self, model: FoldedModel, masks: Mapping[str, np.ndarray]
-    ) -> Cuts:
-        """Return what is left out of the graph of a language.
+    ) -> tuple[Cuts, Any]:
+        """Return what is left out of a language, and the graph without it.
 
-        Nothing of shared bytes: their scales are those of whole channels, and
-        products take them as they lie in the file.
+        Nothing, and None, where little would be won: mode switch runs whole
+        languages only.
         """
-        if self._precision == "int8":
-            return Cuts()
-        return find_cuts(model.encoder.model, masks)
+        cuts, self.details = find_cuts(model.encoder.model, masks), {}
+        if cuts.share(model.encoder.model) < PAYS:
+            return Cuts(), None
+        try:
+            graph = self._graph.gathered(self._plain(), cuts)
+        except MismatchError as error:
+            self.details = {WHOLE: str(error)}
+            return Cuts(), None
+        self.details = cuts.describe()
+        return cuts, graph
 
     def finish(self) -> str | None:
         """Write what mode "switch" runs, after the last language.

@@ -265,6 +265,11 @@ def check_weights(
                 value = np.where(keep, value, value.dtype.type(0))
             value = value.astype(np.float32)
             if (scale := stored.get(f"{name}{SCALE}")) is not None:
+                scale = read_gathered(graph.graph, f"{name}{SCALE}", scale)
+                if scale.shape != value.shape[1:]:
+                    raise VerificationError(
+                        f"{path}: the scales of {name} are not of its channels"
+                    )
                 value *= scale
             value = value.T if name in transposed else value
             value = cuts.widen(name, value)

@@ -23,7 +23,8 @@ import numpy as np
 from s3router.errors import MismatchError
 from s3router.export.cuts import Cuts
 from s3router.export.fold import FoldedModel
-from s3router.export.gathered import KEPT, GatheredGraphs, slim
+from s3router.export.gathered import GatheredGraphs, slim
+from s3router.export.gathers import KEPT
 from s3router.export.graph import (
     build_graph,
     constant,
@@ -87,6 +88,11 @@ class SharedGraph:
         -------
         onnx_ir.Model
             See `s3router.export.gathered`.
+
+        Raises
+        ------
+        MismatchError
+            As `GatheredGraphs.graph`; then the whole graph serves.
         """
         if self._gathered is None:
             graph = self.model().graph

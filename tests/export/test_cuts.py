@@ -124,3 +124,19 @@ def test_channels_under_a_layer_norm_stay(tmp_path):
     masks = structured_masks(folder, [4, 4], [64, 64], [8] * 6)
     cuts = find_cuts(load_encoder(str(folder)).model, masks)
     assert not cuts and [len(kept) for kept in cuts.front_end] == [16] * 6
+
+
+def test_the_share_that_goes(model, encoder_folder):
+    kept = structured_masks(encoder_folder, [0, 3], [64, 24])
+    # In each block 4 x 32 x 32 of attention, and as much of feed-forward.
+    gone = 4 * 32 * 32 * (1 + 1 / 4 + 40 / 64)
+    share = find_cuts(model, kept).share(model)
+    assert share == pytest.approx(gone / (4 * 4 * 32 * 32))
+    total = sum(mask.size for mask in kept.values())
+    removed = sum((~mask).sum() for mask in kept.values())
+    assert share == pytest.approx(removed / total)
+    assert find_cuts(model, {}).share(model) == 0
+    masks = structured_masks(encoder_folder, [4, 4], [64, 64], [8] * 6)
+    convs = [mask for name, mask in masks.items() if name.endswith(".conv")]
+    removed = 1 - sum(m.sum() for m in convs) / sum(m.size for m in convs)
+    assert find_cuts(model, masks).share(model) == pytest.approx(removed)
