@@ -137,6 +137,11 @@ class Cuts:
         ---------
         owner : str
             The layer, relative to the encoder.
+
+        Returns
+        -------
+        bool
+            Whether it lies in a part that is gone.
         """
         return any(owner.startswith(f"{part}.") for part in self.gone)
 
