@@ -98,10 +98,6 @@ def make_bundle(
         If onnxruntime does not compute what torch computes.
     """
     start = time.perf_counter()
-    one_of(precision, PRECISIONS, "precision")
-    one_of(encoding, ENCODINGS, "encoding")
-    if layout is not None:
-        one_of(layout, LAYOUTS, "layout")
     log = log or (lambda line: None)
     loaded = load_subnetworks(subnetworks)
     if not loaded:
@@ -109,13 +105,7 @@ def make_bundle(
     first = next(iter(loaded.values()))[1]
     source = encoder or first.config["encoder"]
     named = {str(path): one for path, one in loaded.values()}
-    layout = check_profile(profile, layout, precision, named)
-    layout = choose_layout(layout, named)
-    if layout == "shared" and encoding != AUTO:
-        raise SettingError(
-            f"encoding {encoding}: weights that languages share lie whole in "
-            "their file; use layout standalone, or leave the encoding out"
-        )
+    layout = _settle(layout, precision, encoding, profile, named)
     rate = first.config.get("sample_rate", 16000)
     spoken = read_transcripts(transcripts, loaded, rate)
     with atomic_folder(output) as folder:
@@ -139,10 +129,8 @@ def make_bundle(
             change = measure_change(model, recognizer, wavs, spoken[code])
             bundle.change[code] = change.as_dict() if change else {}
             report[code] = _report(bundle, code, time.perf_counter() - began)
-            for line in _lines(report[code]):
-                log(f"{code}: {line}")
-            if change and change.warning:
-                log(f"warning: {change.warning}")
+            for line in _lines(code, report[code]):
+                log(line)
         # A client has no mode, and a classifier no logits of frames.
         bundle.runner = writer.finish() if profile == "s3router" else None
         bundle.save(folder, measured=bundle.files)
@@ -155,6 +143,28 @@ def make_bundle(
         "seconds": time.perf_counter() - start,
         "languages": report,
     }
+
+
+def _settle(
+    layout: str | None,
+    precision: str,
+    encoding: str,
+    profile: str,
+    named: dict[str, Subnetwork],
+) -> str:
+    """Return the layout; raise SettingError if settings do not fit."""
+    one_of(precision, PRECISIONS, "precision")
+    one_of(encoding, ENCODINGS, "encoding")
+    if layout is not None:
+        one_of(layout, LAYOUTS, "layout")
+    layout = check_profile(profile, layout, precision, named)
+    layout = choose_layout(layout, named)
+    if layout == "shared" and encoding != AUTO:
+        raise SettingError(
+            f"encoding {encoding}: weights that languages share lie whole in "
+            "their file; use layout standalone, or leave the encoding out"
+        )
+    return layout
 
 
 def _report(bundle: Bundle, code: str, seconds: float) -> dict[str, Any]:
@@ -171,17 +181,20 @@ def _report(bundle: Bundle, code: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def _lines(report: dict[str, Any]) -> list[str]:
-    """Return what a report says to people."""
+def _lines(code: str, report: dict[str, Any]) -> list[str]:
+    """Return what the report of a language says to people."""
     parity = report["parity"]
     lines = [
-        f"{report['bytes'] / 1e6:.1f} MB, {parity['zeros']} zeros, logits "
-        f"within {parity['max_error']:.1e} of torch"
+        f"{code}: {report['bytes'] / 1e6:.1f} MB, {parity['zeros']} zeros, "
+        f"logits within {parity['max_error']:.1e} of torch"
     ]
     if "encoding" in report:
-        lines.append(describe_encoding(report["encoding"]))
+        lines.append(f"{code}: {describe_encoding(report['encoding'])}")
     if WHOLE in report:
-        lines.append(f"of whole shape, with mask bits: {report[WHOLE]}")
+        why = report[WHOLE]
+        lines.append(f"{code}: of whole shape, with mask bits: {why}")
+    if warning := report["change"].get("warning"):
+        lines.append(f"warning: {warning}")
     return lines
 
 

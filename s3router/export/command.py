@@ -34,6 +34,21 @@ def add_export(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="real speech to verify with, besides built-in signals",
     )
+    _add_forms(command)
+    command.add_argument(
+        "--transcripts",
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="real speech and what is said in it (columns wav, language, and "
+        "wrd or text), to tell what the precision does to error rates",
+    )
+    command.add_argument("--json", action="store_true", help="report as JSON")
+    command.set_defaults(run=_export)
+
+
+def _add_forms(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what a bundle is like."""
     command.add_argument(
         "--layout",
         metavar="LAYOUT",
@@ -63,16 +78,6 @@ def add_export(commands: argparse._SubParsersAction) -> None:
         "gaps, bits, sparse, or auto, the smallest for each, but dense for "
         "pattern n:m (default)",
     )
-    command.add_argument(
-        "--transcripts",
-        nargs="+",
-        default=[],
-        metavar="CSV",
-        help="real speech and what is said in it (columns wav, language, and "
-        "wrd or text), to tell what the precision does to error rates",
-    )
-    command.add_argument("--json", action="store_true", help="report as JSON")
-    command.set_defaults(run=_export)
 
 
 def _export(arguments: argparse.Namespace) -> int:

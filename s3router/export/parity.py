@@ -6,10 +6,8 @@ written; `export/check_parity.py` repeats the checks later.
 """
 
 import copy
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +18,12 @@ from s3router.export.clients import check_client
 from s3router.export.cuts import STRUCTURED, Cuts, find_cuts
 from s3router.export.emulate import quantized_inputs
 from s3router.export.fold import FoldedModel
-from s3router.export.gathered import read_gathered
-from s3router.export.graph import TRANSPOSED
 from s3router.export.pooling import check_label
-from s3router.export.precision import STORED, choose_types
+from s3router.export.precision import choose_types
 from s3router.export.probes import probe_signal, stress_lengths
 from s3router.export.profiles import client_logits
-from s3router.export.stored import StoredWeights
+from s3router.export.weights import check_weights
 from s3router.formats.bundle_language import BundleLanguage
-from s3router.formats.graph_bytes import MASK_BITS, SCALE
 from s3router.formats.subnetwork import Subnetwork
 from s3router.runtime.audio import normalize
 from s3router.runtime.decode import greedy_ctc, join_tokens
@@ -144,13 +139,8 @@ def check_language(
     cuts = Cuts()
     if entry.details.get("form") == STRUCTURED:
         cuts = find_cuts(model.encoder.model, subnetwork.masks)
-    tensors, zeros = check_weights(
-        recognizer.bundle.path(entry.model),
-        model,
-        subnetwork.masks,
-        types,
-        cuts,
-    )
+    path = recognizer.bundle.path(entry.model)
+    tensors, zeros = check_weights(path, model, subnetwork.masks, types, cuts)
     lengths = stress_lengths(model.encoder)
     clips = [probe_signal(n, seed) for seed, n in enumerate(lengths)]
     clips += [np.asarray(wav, dtype=np.float32) for wav in wavs]
@@ -170,12 +160,12 @@ def check_language(
         rounding = _rounding(model, clips, plain)
         tolerance = max(tolerance, ROUNDINGS * rounding)
     if beyond >= tolerance:
+        bound = f"{tolerance:.2e} (torch's own rounding: {rounding:.1e})"
+        bound += f" beyond {NOISES} x {noise:.1e} of quantised activations"
         raise VerificationError(
             f"{name}: onnxruntime's logits differ from torch's by up to "
             f"{error:.2e} alone and {padded:.2e} from padded batches; at most "
-            f"{tolerance:.2e} is allowed (torch's own rounding: {rounding:.1e})"
-            + f" beyond {NOISES} x {noise:.1e} of quantised activations"
-            * (noise > 0)
+            f"{bound} is allowed"
         )
     # Where activations fell otherwise, equal texts would be luck: there, only
     # what becomes of the logits is compared.
@@ -194,128 +184,6 @@ def check_language(
         provider=recognizer.provider,
         client=check_client(recognizer, clips, tolerance + 2 * noise),
     )
-
-
-def check_weights(
-    path: str | Path,
-    model: FoldedModel,
-    masks: Mapping[str, np.ndarray],
-    types: Mapping[str, str] | None = None,
-    cuts: Cuts | None = None,
-) -> tuple[int, int]:
-    """Verify a graph and its masked or rounded weights, bit for bit.
-
-    Arguments
-    ---------
-    path : str or Path
-        The ONNX graph.
-    model : FoldedModel
-        Whose weights it should hold.
-    masks : mapping of str to np.ndarray
-        Which of them are zero.
-    types : mapping of str to str, optional
-        Of `choose_types`: what is stored in fewer bits.
-    cuts : Cuts, optional
-        What the graph is without; nothing, if not given.
-
-    Returns
-    -------
-    tuple of int
-        Number of masked tensors, and of zeros in them.
-
-    Raises
-    ------
-    VerificationError
-        If the graph is invalid, or a weight is missing or differs.
-    """
-    import onnx
-
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-    ) as e:
-        raise VerificationError(
-            f"{path} is not valid ONNX: {' '.join(str(e).split())[:200]}"
-        ) from e
-    graph = onnx.load(str(path))
-    properties = {p.key: p.value for p in graph.metadata_props}
-    transposed = set(json.loads(properties.get(TRANSPOSED, "[]")))
-    stored = StoredWeights(graph)
-    zeros, types, cuts = 0, types or {}, cuts or Cuts()
-    _check_kept(path, graph.graph, model, cuts)
-    state = model.encoder.model.state_dict()
-    for name in {**{f"{owner}.weight": None for owner in masks}, **types}:
-        owner = name.removesuffix(".weight")
-        weight = state[name].numpy()
-        mask = masks.get(owner, np.ones(weight.shape, np.bool_))
-        value = stored.get(name)
-        if value is not None:
-            if value.dtype != STORED[types.get(name, "fp32")]:
-                raise VerificationError(f"{path}: {name} is {value.dtype}")
-            value = read_gathered(graph.graph, name, value)
-            if (bits := stored.get(f"{owner}{MASK_BITS}")) is not None:
-                keep = _unpack(bits, value.shape)
-                turned = keep.T if name in transposed else keep
-                if not np.array_equal(turned, cuts.take(name, mask)):
-                    raise VerificationError(
-                        f"{path}: the mask of {name} differs"
-                    )
-                value = np.where(keep, value, value.dtype.type(0))
-            value = value.astype(np.float32)
-            if (scale := stored.get(f"{name}{SCALE}")) is not None:
-                scale = read_gathered(graph.graph, f"{name}{SCALE}", scale)
-                if scale.shape != value.shape[1:]:
-                    raise VerificationError(
-                        f"{path}: the scales of {name} are not of its channels"
-                    )
-                value *= scale
-            value = value.T if name in transposed else value
-            value = cuts.widen(name, value)
-        elif not weight.any():
-            # The exporter keeps one of several tensors of nothing but zeros.
-            value = weight
-        else:
-            raise VerificationError(f"{path} has no weight {name}")
-        if value.shape != mask.shape or value.tobytes() != weight.tobytes():
-            raise VerificationError(f"{path}: the weight {name} differs")
-        removed = int(mask.size - np.count_nonzero(mask))
-        if np.count_nonzero(value[~mask]):
-            raise VerificationError(
-                f"{path}: {name} is not zero at all {removed} places that "
-                f"its mask removes"
-            )
-        if owner in masks:
-            zeros += int(value.size - np.count_nonzero(value))
-    return len(masks), zeros
-
-
-def _check_kept(
-    path: str | Path, graph: Any, model: FoldedModel, cuts: Cuts
-) -> None:
-    """Raise VerificationError if other biases are kept than should be.
-
-    Weights are compared in their whole shape, with zeros where they are cut.
-    """
-    import onnx
-
-    state = model.encoder.model.state_dict()
-    for tensor in graph.initializer:
-        if tensor.name not in cuts.axes or state[tensor.name].ndim != 1:
-            continue
-        value = onnx.numpy_helper.to_array(tensor)
-        value = read_gathered(graph, tensor.name, value)
-        kept = cuts.take(tensor.name, state[tensor.name].numpy())
-        if value.shape != kept.shape or value.tobytes() != kept.tobytes():
-            raise VerificationError(f"{path}: {tensor.name} differs")
-
-
-def _unpack(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mask, bool, from what a graph of layout "shared" has."""
-    count = int(np.prod(shape))
-    flat = np.unpackbits(bits, count=count, bitorder="little")
-    return flat.astype(np.bool_).reshape(shape)
 
 
 @torch.no_grad()

@@ -8,12 +8,11 @@ Needs numpy, onnxruntime and soundfile; never torch.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
@@ -22,80 +21,15 @@ from s3router.formats.bundle import Bundle, BundleLanguage
 from s3router.formats.tokens_file import load_tokens
 from s3router.runtime.audio import normalize, read_audio, to_mono
 from s3router.runtime.decode import collapse, join_tokens
+from s3router.runtime.file_check import FileCheck
 from s3router.runtime.segments import find_segments, kept_frames
 from s3router.runtime.session import MODES, Session
 from s3router.runtime.sharing import open_shared
 from s3router.runtime.switch import SwitchSession
+from s3router.runtime.transcript import Classification, Transcript
 from s3router.runtime.turns import Turns
 
 Audio = str | os.PathLike | np.ndarray | tuple[np.ndarray, int]
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What was said in one recording.
-
-    Arguments
-    ---------
-    text : str
-        The transcription.
-    language : str
-        Code of the language that it was recognised in.
-    duration : float
-        Seconds of audio.
-    seconds : float
-        Seconds that reading and recognising took.
-    provider : str
-        What onnxruntime ran on.
-    """
-
-    text: str
-    language: str
-    duration: float
-    seconds: float
-    provider: str
-
-    @property
-    def real_time_factor(self) -> float:
-        """Return seconds of work for a second of audio."""
-        return self.seconds / self.duration
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all fields and the real-time factor, ready for JSON."""
-        factor = round(self.real_time_factor, 6)
-        return {**asdict(self), "real_time_factor": factor}
-
-
-@dataclass(frozen=True)
-class Classification:
-    """What one recording is: speaker, keyword, language.
-
-    Arguments
-    ---------
-    label : str
-        The name of the likeliest class.
-    probabilities : dict
-        Name of each class to its probability.
-    language : str
-        Code of the task in the bundle.
-    duration : float
-        Seconds of audio.
-    seconds : float
-        Seconds that reading and classifying took.
-    provider : str
-        What onnxruntime ran on.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-    language: str
-    duration: float
-    seconds: float
-    provider: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all fields, ready for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -162,7 +96,7 @@ class Recognizer:
                 f"mode {mode}: the weights of this bundle lie in its graphs, "
                 "and cannot stay in a file; export it with layout shared"
             )
-        self._verified: dict[str, tuple[int, ...]] = {}
+        self._verify = FileCheck(self.bundle)
         self._providers = providers
         self._threads = threads
         self._turns = Turns()
@@ -433,25 +367,6 @@ class Recognizer:
         entry = self.bundle.languages[code]
         self._verify(entry.files)
         return entry, load_tokens(self.bundle.path(entry.tokens))
-
-    def _verify(self, names: Iterable[str]) -> None:
-        """Hash files that were not, or have changed: languages share some."""
-        found = {name: _state(self.bundle.path(name)) for name in set(names)}
-        self.bundle.verify(
-            name
-            for name, state in found.items()
-            if state is None or state != self._verified.get(name)
-        )
-        self._verified.update(found)
-
-
-def _state(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file does; None if it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _check_vocabulary(

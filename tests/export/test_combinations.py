@@ -127,7 +127,8 @@ def test_mode_switch_runs_what_it_can(tmp_path, languages):
     plain = Recognizer(tmp_path / "b", "bb", "cpu").logits(clip)
     np.testing.assert_allclose(recognizer.logits(clip), plain, atol=1e-4)
     for code in ("aa", "who"):
-        with pytest.raises(SettingError, match=f"mode switch: {code} is no mask"):
+        why = f"mode switch: {code} is no mask"
+        with pytest.raises(SettingError, match=why):
             recognizer.switch(code)
     assert recognizer.language == "bb"
 
