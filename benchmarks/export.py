@@ -170,13 +170,25 @@ def _sizes(
 
 
 def _transport(bundle: Path, language: str) -> dict[str, Any]:
-    """Return what `s3router pack` says of a language, or why it does not."""
+    """Return what `s3router pack` says of a language, or why it does not.
+
+    Beside the bound stand the masks of all languages, and what they share: to
+    which of them that belongs is arbitrary.
+    """
     packed = bundle.with_suffix(".s3r")
     try:
         told = run_command("pack", bundle, f"--output={packed}", "--json")
     except NotAvailable as error:
         return {"why_not": str(error)}
-    return {"why_not": None, **json.loads(told)["languages"][language]}
+    numbers = json.loads(told)
+    every = numbers["languages"].values()
+    sent = sum(each["masks"] for each in every) + numbers["consensus"]
+    bound = sum(each["bound"] for each in every)
+    return {
+        "why_not": None,
+        **numbers["languages"][language],
+        "of_bound": sent / bound if bound else None,
+    }
 
 
 def _run(options: argparse.Namespace, work: Path) -> None:

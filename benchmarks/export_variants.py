@@ -85,6 +85,7 @@ class Variant:
 
 
 _SHARED, _ALONE = "--layout=shared", "--layout=standalone"
+_BOTH = ("fold", "lean")
 VARIANTS = (
     Variant("shared", "all", 0.5, (_SHARED,), MODES),
     Variant("shared_10", "all", 0.1, (_SHARED,), ()),
@@ -95,11 +96,12 @@ VARIANTS = (
     Variant("standalone_50", "all", 0.5, (_ALONE,)),
     Variant("standalone_90", "all", 0.9, (_ALONE,)),
     Variant("standalone_structured", "structured", 0.5, (_ALONE,)),
-    Variant("gaps_90", "all", 0.9, (_ALONE, "--encoding=gaps")),
-    Variant("bits_50", "all", 0.5, (_ALONE, "--encoding=bits")),
     Variant("sparse_90", "all", 0.9, (_ALONE, "--encoding=sparse")),
-    Variant("fp16", "all", 0.5, (_SHARED, "--precision=fp16"), MODES),
-    Variant("int8", "all", 0.5, (_SHARED, "--precision=int8"), MODES),
+    Variant("fp16", "all", 0.5, (_SHARED, "--precision=fp16"), _BOTH),
+    Variant("int8", "all", 0.5, (_SHARED, "--precision=int8"), _BOTH),
+    Variant(
+        "int8_structured", "structured", 0.5, (_SHARED, "--precision=int8")
+    ),
     Variant("fp16_standalone", "all", 0.5, (_ALONE, "--precision=fp16")),
     Variant("int8_standalone", "all", 0.5, (_ALONE, "--precision=int8")),
 )
