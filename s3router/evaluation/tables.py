@@ -92,7 +92,7 @@ TABLES = MappingProxyType(
             SEEDS_NOTE,
         ),
         "encoder": Table(
-            "benchmarks/results/encoder_tiny.json",
+            "benchmarks/results/encoder_tiny*.json",
             ENCODER_COLUMNS,
             encoder_rows,
             "Real speech, test speakers unseen. Each method's rate was chosen "

@@ -160,12 +160,12 @@ def check_language(
         rounding = _rounding(model, clips, plain)
         tolerance = max(tolerance, ROUNDINGS * rounding)
     if beyond >= tolerance:
-        bound = f"{tolerance:.2e} (torch's own rounding: {rounding:.1e})"
-        bound += f" beyond {NOISES} x {noise:.1e} of quantised activations"
+        bound = f"{tolerance:.2e} is allowed (torch's own rounding: "
+        bound += f"{rounding:.1e}; quantised activations: {noise:.1e})"
         raise VerificationError(
             f"{name}: onnxruntime's logits differ from torch's by up to "
             f"{error:.2e} alone and {padded:.2e} from padded batches; at most "
-            f"{bound} is allowed"
+            f"{bound}"
         )
     # Where activations fell otherwise, equal texts would be luck: there, only
     # what becomes of the logits is compared.

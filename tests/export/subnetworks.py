@@ -1,6 +1,7 @@
 """Small subnetworks on small random encoders, saved as folders."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,16 @@ FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
     "data2vec": lambda: Data2VecAudioConfig(**SIZES),
     "unispeech-sat": lambda: UniSpeechSatConfig(**SIZES),
 }
+
+#: Whether all families and sizes are tried, which takes twice as long.
+ALL_SHAPES = bool(os.environ.get("S3ROUTER_ALL_SHAPES"))
+#: One of each kind: group norm, layer norm and pre-norm, gated relative
+#: positions, other positional convolutions.
+KINDS = (
+    list(FAMILIES)
+    if ALL_SHAPES
+    else ["wav2vec2-base", "hubert-large", "wavlm-base", "data2vec"]
+)
 
 
 def make_encoder(

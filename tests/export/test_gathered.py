@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from structured import make_structured
-from subnetworks import FAMILIES, SIZES, make_encoder, make_subnetwork
+from subnetworks import FAMILIES, KINDS, SIZES, make_encoder, make_subnetwork
 from transformers import Wav2Vec2Config
 
 from s3router.errors import VerificationError
@@ -288,7 +288,7 @@ def test_languages_of_one_shape_whose_graphs_differ(encoder_folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["shared", "standalone"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_every_family(family, layout, tmp_path):
     encoder = make_encoder(tmp_path / "encoder", family)
     front_end = FRONT_END if family in GROUP else []

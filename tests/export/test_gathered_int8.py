@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from structured import make_structured
-from subnetworks import FAMILIES, make_encoder, make_subnetwork
+from subnetworks import KINDS, make_encoder, make_subnetwork
 
 from s3router.errors import VerificationError
 from s3router.export.bundle import make_bundle
@@ -241,7 +241,7 @@ def test_scales_of_other_channels_are_found(bundle, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_every_family(family, tmp_path):
     encoder = make_encoder(tmp_path / "encoder", family)
     shapes = {

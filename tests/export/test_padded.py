@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from subnetworks import FAMILIES, make_encoder, make_subnetwork
+from subnetworks import KINDS, make_encoder, make_subnetwork
 from transformers import AutoModel
 
 from s3router.export.fold import fold
@@ -18,7 +18,7 @@ LENGTHS = [16000, 9001, 400, 30011, 720]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_each_clip_gives_what_transformers_gives_it_alone(family, tmp_path):
     encoder = make_encoder(tmp_path / "e", family)
     path = make_subnetwork(tmp_path / "s", encoder, sparsity=0.0)

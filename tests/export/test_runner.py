@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from subnetworks import FAMILIES, make_encoder, make_subnetwork
+from subnetworks import KINDS, make_encoder, make_subnetwork
 
 from s3router.errors import VerificationError
 from s3router.export.bundle import make_bundle
@@ -135,7 +135,7 @@ def test_nan_and_another_size_do_not_pass(bundle):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_every_family_switches(family, tmp_path):
     """Export itself compares mode switch with mode fold."""
     encoder = make_encoder(tmp_path / "encoder", family)

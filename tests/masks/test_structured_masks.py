@@ -213,7 +213,13 @@ def test_a_sparsity_that_removes_no_head_is_said():
 def test_sparsity_zero_is_the_base_model():
     plain, audio = make_encoder("wavlm"), make_audio()
     encoder, router = structured(sparsity=0.0)
-    assert torch.equal(output(encoder, audio), output(plain, audio))
+    for name in router.masks():
+        weight = plain.get_submodule(name).weight
+        assert torch.equal(encoder.get_submodule(name).weight, weight)
+    # Kernels round by where the weights lie in memory, on some processors.
+    torch.testing.assert_close(
+        output(encoder, audio), output(plain, audio), rtol=0, atol=1e-5
+    )
     assert router.sparsity() == 0
 
 
