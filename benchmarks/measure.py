@@ -1,7 +1,6 @@
 """What both benchmarks need: a clock, the machine's name, a JSON file."""
 
 import json
-import os
 import platform
 import statistics
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from s3router.runtime.cores import usable_cores
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
@@ -45,7 +46,7 @@ def machine(device: str) -> dict[str, object]:
         "processor": _processor(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

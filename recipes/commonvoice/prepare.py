@@ -31,6 +31,7 @@ from s3router.data.splits import Split, write_splits
 from s3router.data.subset import balanced_order
 from s3router.data.text import normalize_text
 from s3router.errors import SettingError, exit_on_error
+from s3router.runtime.cores import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def prepare_commonvoice(
     save_folder = Path(save_folder)
     checker = ClipChecker(
         clip_memory or save_folder / "clips.jsonl",
-        num_threads or min(8, os.cpu_count() or 1),
+        num_threads or min(8, usable_cores()),
         progress,
     )
     work = _Preparer(folder, language, options, checker)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from s3router.errors import MissingDependencyError, SettingError, one_of
+from s3router.runtime.cores import usable_cores
 
 Command = Sequence[str]
 
@@ -82,8 +83,7 @@ class Local(Launcher):
 
     def __init__(self, jobs: int = 1):
         self.jobs = jobs
-        cores = len(os.sched_getaffinity(0))
-        self._threads = None if jobs == 1 else max(1, cores // jobs)
+        self._threads = None if jobs == 1 else max(1, usable_cores() // jobs)
 
     def run(
         self, commands: Sequence[Command], logs: Sequence[str]

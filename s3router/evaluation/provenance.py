@@ -4,12 +4,13 @@ Only facts that help to repeat a run; no user, host or folder names.
 """
 
 import importlib.metadata
-import os
 import platform
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from s3router.runtime.cores import usable_cores
 
 LIBRARIES = (
     "s3router",
@@ -92,9 +93,7 @@ def machine() -> dict[str, object]:
     """
     return {
         "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": usable_cores(),
         "gpu": _gpu(),
         "system": f"{platform.system()} {platform.machine()}",
     }

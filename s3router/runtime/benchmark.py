@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from s3router.errors import S3RouterError, SettingError
+from s3router.runtime.cores import usable_cores
 from s3router.runtime.providers import choose_providers
-from s3router.runtime.session import usable_cores
 
 WORKER = "s3router.runtime.benchmark_worker"
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from s3router.errors import FormatError, NotFoundError, SettingError, one_of
+from s3router.runtime.cores import usable_cores
 from s3router.runtime.providers import (
     CUDA,
     TENSORRT,
@@ -182,13 +183,6 @@ def open_session(
             f"onnxruntime would run on {provider}. {why_not(wanted[0])}"
         )
     return Session(session, provider)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _session_options(ort: Any, threads: int | None) -> Any:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "brains": BASE
     | {"masks", "methods", "data", "models", "evaluation", "export"},
 }
-MAY_IMPORT["comparison"] = BASE | {"brains", "evaluation"}
+MAY_IMPORT["comparison"] = BASE | {"brains", "evaluation", "runtime"}
 FREE = {"cli", "quickstart"}
 # Third-party packages of the parts that must stay light; others are free.
 THIRD_PARTY = {
