@@ -8,6 +8,7 @@ from encoder_data import TASKS
 from encoder_jobs import Cell
 from encoder_plot import labels, plot
 
+from s3router.evaluation.benchmark_rows import PROBE_COLUMNS, probe_cells
 from s3router.evaluation.error_rates import error_rate
 from s3router.evaluation.results import write_result
 from s3router.evaluation.seeds import pool_differences, pool_seeds
@@ -38,14 +39,6 @@ PAIR_COLUMNS = {
     "pair": "difference",
     "points": "points [95% CI]",
     "verdict": "verdict",
-}
-PROBE_COLUMNS = {
-    "probe": "probe",
-    "measure": "of",
-    "last": "last layer % [95% CI]",
-    "best": "best layer % [95% CI]",
-    "layer": "layer",
-    "by_layer": "dev % by layer, from the transformer's input",
 }
 
 
@@ -224,8 +217,9 @@ def print_report(name: str, metrics: Mapping[str, Sequence[Mapping]]) -> None:
     """Print the tables of one encoder."""
     print(f"\n{name}")
     if metrics["probes"]:
-        rows = [_probe_cells(probe) for probe in metrics["probes"]]
-        print(f"\n{format_table(rows, PROBE_COLUMNS)}")
+        rows = [probe_cells(probe) for probe in metrics["probes"]]
+        short = {k: v for k, v in PROBE_COLUMNS.items() if k != "about"}
+        print(f"\n{format_table(rows, short)}")
         for probe in metrics["probes"]:
             print(f"  {probe['probe']}: {probe['about']}")
     if metrics["tuning"]:
@@ -256,19 +250,4 @@ def _pair_cells(row: Mapping) -> dict[str, object]:
         "labels": labels(row["minutes"]),
         "points": format_points(row),
         "verdict": f"mask {side}" if row["significant"] else "open",
-    }
-
-
-def _probe_cells(probe: Mapping) -> dict[str, object]:
-    def text(layer: str) -> str:
-        test = probe[layer]["test"]
-        values = (100 * test[key] for key in ("rate", "low", "high"))
-        return "{:.1f} [{:.1f}, {:.1f}]".format(*values)
-
-    return {
-        **probe,
-        "last": text("last"),
-        "best": text("best"),
-        "layer": probe["best"]["layer"],
-        "by_layer": " ".join(f"{100 * x:.0f}" for x in probe["dev_by_layer"]),
     }

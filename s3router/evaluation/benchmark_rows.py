@@ -1,6 +1,6 @@
 """Results of `benchmarks/` to rows of a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from s3router.evaluation.aggregate import Result, rate_text
 from s3router.evaluation.table_format import (
@@ -20,6 +20,15 @@ ENCODER_COLUMNS = {
     "mask": "mask minus it, points [95% CI]",
     "stored": "stored",
     "seeds": "seeds",
+}
+PROBE_COLUMNS = {
+    "probe": "probe",
+    "about": "what is read from the features",
+    "measure": "of",
+    "last": "last layer % [95% CI]",
+    "best": "best layer % [95% CI]",
+    "layer": "layer",
+    "by_layer": "dev % by layer, from the transformer's input",
 }
 STUDY_COLUMNS = {
     "task": "data",
@@ -87,6 +96,54 @@ def encoder_rows(results: Sequence[Result]) -> list[dict[str, object]]:
                 }
             )
     return rows
+
+
+def probe_cells(probe: Mapping[str, object]) -> dict[str, object]:
+    """Return what a probe of frozen features found, as it is shown.
+
+    Arguments
+    ---------
+    probe : mapping
+        One of `metrics["probes"]` of `benchmarks/encoder.py`.
+
+    Returns
+    -------
+    dict
+        Keys of `PROBE_COLUMNS`.
+    """
+
+    def text(layer: str) -> str:
+        test = probe[layer]["test"]
+        values = (100 * test[key] for key in ("rate", "low", "high"))
+        return "{:.1f} [{:.1f}, {:.1f}]".format(*values)
+
+    return {
+        **{key: probe[key] for key in ("probe", "about", "measure")},
+        "last": text("last"),
+        "best": text("best"),
+        "layer": probe["best"]["layer"],
+        "by_layer": " ".join(f"{100 * x:.0f}" for x in probe["dev_by_layer"]),
+    }
+
+
+def probe_rows(results: Sequence[Result]) -> list[dict[str, object]]:
+    """Return the rows of the table of probes.
+
+    Arguments
+    ---------
+    results : sequence of mapping
+        Of `benchmarks/encoder.py`: `metrics` holds `probes`.
+
+    Returns
+    -------
+    list of dict
+        Keys of `PROBE_COLUMNS`, values as they are shown.
+    """
+    return [
+        {**probe_cells(probe), "command": result["command"]}
+        for result in results
+        for probe in result["metrics"]["probes"]
+    ]
 
 
 def study_rows(results: Sequence[Result]) -> list[dict[str, object]]:

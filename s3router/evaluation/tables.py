@@ -23,9 +23,11 @@ from s3router.evaluation.aggregate import (
 from s3router.evaluation.benchmark_rows import (
     CONTROL_COLUMNS,
     ENCODER_COLUMNS,
+    PROBE_COLUMNS,
     STUDY_COLUMNS,
     control_rows,
     encoder_rows,
+    probe_rows,
     study_rows,
 )
 from s3router.evaluation.export_rows import (
@@ -98,6 +100,14 @@ TABLES = MappingProxyType(
             "Real speech, test speakers unseen. Each method's rate was chosen "
             "on dev among as many; stored is what a method adds to the head. "
             "Differences are paired over test clips and seeds.",
+        ),
+        "probes": Table(
+            "benchmarks/results/probes_tiny.json",
+            PROBE_COLUMNS,
+            probe_rows,
+            "Frozen features, speakers of the test unseen but where the "
+            "speaker is asked. Layers and steps were chosen on dev. Accuracy: "
+            "more is better; PER and CER: less.",
         ),
         "study": Table(
             "benchmarks/results/study.json",

@@ -2,8 +2,10 @@
 
 from s3router.evaluation.benchmark_rows import (
     CONTROL_COLUMNS,
+    PROBE_COLUMNS,
     STUDY_COLUMNS,
     control_rows,
+    probe_rows,
     study_rows,
 )
 
@@ -60,3 +62,22 @@ def test_a_control_stands_beside_the_base():
         *("40.0 [35.0, 45.0]", "CER", None, 2),
     ]
     assert second["points"] == "+5.0 [+1.0, +9.0]"
+
+
+def test_a_probe_shows_the_last_layer_and_the_best():
+    test = {"rate": 0.81, "low": 0.78, "high": 0.84}
+    probe = {
+        "probe": "keywords",
+        "about": "commands",
+        "measure": "accuracy",
+        "dev_by_layer": [0.5, 0.825],
+        "last": {"layer": 1, "test": TEST},
+        "best": {"layer": 0, "test": test},
+    }
+    results = [{"metrics": {"probes": [probe]}, "command": "c"}]
+    (row,) = probe_rows(results)
+    assert [row[key] for key in PROBE_COLUMNS] == [
+        *("keywords", "commands", "accuracy", "40.0 [35.0, 45.0]"),
+        *("81.0 [78.0, 84.0]", 0, "50 82"),
+    ]
+    assert row["command"] == "c"
