@@ -40,7 +40,7 @@ class TrialClips(Dataset):
         clip = self.clips[place]
         return {
             "id": clip.id,
-            "features": self.features.get(clip.id, copy),
+            "features": self.features.of(clip.id, copy),
             "tokens": self.targets[place],
             "wrd": clip.text,
         }

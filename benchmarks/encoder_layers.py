@@ -91,7 +91,7 @@ def _encode(
     seconds = [clip.seconds for clip in clips]
     order = sorted(range(len(clips)), key=lambda i: seconds[i])
     for places in fill(order, seconds, _BATCH_SECONDS):
-        values = [features.get(clips[i].id).float() for i in places]
+        values = [features.of(clips[i].id).float() for i in places]
         lengths = [len(value) for value in values]
         padded = pad_sequence(values, batch_first=True).to(device)
         states = encoder.hidden_states(padded, torch.tensor(lengths))

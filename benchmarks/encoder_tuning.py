@@ -15,20 +15,19 @@ from pathlib import Path
 import torch
 from encoder_batches import TrialClips, evaluation_loader, training_loader
 from encoder_brain import TrialBrain, fit, make_brain
-from encoder_data import Clip, Task, clips_key
-from encoder_features import Features, encoder_key
+from encoder_data import Clip, Task
+from encoder_features import Features
 from speechbrain.nnet.losses import ctc_loss
 
 from s3router.brains.warm_head import warm_head
 from s3router.data.tokens import Tokens
 from s3router.errors import SettingError, near
 from s3router.evaluation.error_rates import error_rate
-from s3router.formats.arrays_file import load_arrays, save_arrays
 from s3router.methods.base import Method, trainable_count
 from s3router.methods.registry import build_method
 from s3router.models.ctc_model import CTCModel
-from s3router.models.encoder_folder import bfloat16_is_fast
 from s3router.models.heads import CTCHead
+from s3router.models.precision import choose_attention, resolve_precision
 from s3router.models.ssl_encoder import SSLEncoder
 
 #: What a trial is, where it says nothing else. `rate` is that of what the
@@ -73,8 +72,7 @@ def complete(
                 f"Known: {', '.join(DEFAULTS)}"
             )
     full = {**DEFAULTS, **trial}
-    if full["precision"] == "auto":
-        full["precision"] = "bf16" if bfloat16_is_fast(device) else "fp32"
+    full["precision"] = resolve_precision(full["precision"], device)
     return full
 
 
@@ -159,34 +157,24 @@ def _model(
     heads: Path | None,
 ) -> CTCModel:
     """Return a copy of the encoder under a head that is warm already."""
-    keys = ("seed", "warm_steps", "warm_rate", "copies")
-    name = [encoder_key(encoder), clips_key(train.clips)]
-    name += [f"{trial[key]:g}" for key in keys]
-    path = heads / f"{'-'.join(name)}.safetensors" if heads else None
     device = encoder.mask_embedding.device
     encoder = copy.deepcopy(encoder).to(device)
-    if trial["precision"] == "bf16" and device.type == "cpu":
-        # The fused kernel's backward in bf16 takes four times as long there.
-        encoder.model.set_attn_implementation("eager")
+    choose_attention(encoder.model, device.type, trial["precision"])
     torch.manual_seed(trial["seed"])
     head = CTCHead(encoder.hidden_size, len(tokens.symbols))
     model = CTCModel(encoder, head).to(device)
-    if path is not None and path.is_file():
-        head.load_numpy(load_arrays(path))
-        return model
     copies = range(trial["copies"] + 1)
     warm_head(
         model,
-        [train.features.get(c.id, n) for c in train.clips for n in copies],
+        [train.features.of(c.id, n) for c in train.clips for n in copies],
         [target for target in train.targets for _ in copies],
         partial(ctc_loss, blank_index=0),
         trial["warm_steps"],
         trial["warm_rate"],
         seed=trial["seed"],
         progress=False,
+        reuse_folder=heads,
     )
-    if path is not None:
-        save_arrays(path, head.to_numpy())
     return model
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from encoder_data import Task, clips_key, load_task
-from encoder_features import Features, FeatureStore, encoder_key
+from encoder_features import Features, FeatureStore
 from encoder_probes import ProbeSizes, run_probe
 from encoder_tuning import complete, run_trial
 
@@ -20,6 +20,7 @@ from s3router.brains.pretrain_snapshots import hours_heard
 from s3router.evaluation.results import shorten_paths
 from s3router.formats.files import read_json, write_json
 from s3router.models.encoder import load_encoder
+from s3router.models.encoder_key import encoder_key
 from s3router.models.frame_grid import FrameGrid
 from s3router.models.sources import locate
 from s3router.models.ssl_encoder import SSLEncoder

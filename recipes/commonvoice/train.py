@@ -21,18 +21,18 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.distributed import if_main_process, run_on_main
-from torch.utils.data import DataLoader
 
 from s3router.brains.ctc import CTCBrain
 from s3router.brains.experiment import (
     build_tokens,
-    cache_front_end,
     put_head,
+    settle_precision,
     start_experiment,
     training_copies,
 )
+from s3router.brains.front_end_features import front_end_features
+from s3router.brains.loaders import make_loader
 from s3router.brains.report import report_run, save_subnetwork
 from s3router.brains.stages import is_finished, mark_finished, stages_of
 from s3router.brains.warm_head import warm_head
@@ -50,44 +50,6 @@ from s3router.models.ssl_encoder import SSLEncoder
 
 #: Clip ID to the (time, channels) output of the frozen front end.
 Features = Callable[[str], torch.Tensor]
-
-
-def make_loader(
-    brain: CTCBrain,
-    dataset: DynamicItemDataset,
-    stage: sb.Stage,
-    seconds: float,
-    hparams: dict,
-) -> DataLoader:
-    """Return a loader whose batches hold up to `seconds` of audio."""
-    training = stage == sb.Stage.TRAIN
-    sampler = DynamicBatchSampler(
-        dataset,
-        max_batch_length=seconds,
-        bucket_boundaries=bucket_boundaries(dataset, hparams["num_buckets"]),
-        length_func=lambda row: float(row["duration"]),
-        shuffle=training,
-        batch_ordering="random" if training else "descending",
-        seed=hparams["seed"],
-    )
-    loader = brain.make_dataloader(
-        dataset,
-        stage,
-        ckpt_prefix="dataloader-" if training else None,
-        batch_sampler=sampler,
-        num_workers=hparams["num_workers"],
-    )
-    if training and brain.train_sampler is None:
-        brain.train_sampler = sampler  # it is told the epoch
-    return loader
-
-
-def bucket_boundaries(dataset: DynamicItemDataset, buckets: int) -> list[float]:
-    """Return upper bounds of length buckets that hold equally many clips."""
-    lengths = sorted(float(row["duration"]) for row in dataset.data.values())
-    last = len(lengths) - 1
-    bounds = {lengths[last * (i + 1) // buckets] for i in range(buckets)}
-    return sorted(bounds)
 
 
 @exit_on_error
@@ -123,7 +85,7 @@ def run_stage(
         encoder.hidden_size, len(tokens.symbols), hparams["head_dropout"]
     )
     recognizer = CTCModel(encoder, head)
-    device = run_opts.get("device") or sb.utils.distributed.infer_device()
+    run_opts, device = settle_precision(run_opts, hparams)
     recognizer.to(device)
     datasets, features = build_datasets(encoder, csvs, tokens, hparams)
     # Before the method touches the encoder: all methods share this head.
@@ -203,7 +165,7 @@ def build_datasets(
     copies = training_copies(csvs["train"], hparams)
     features = None
     if hparams["cache_front_end"]:
-        features = cache_front_end(encoder, csvs, copies, hparams)
+        features = front_end_features(encoder, csvs, copies, hparams)
     drawn = DrawnCopies(features or copies, hparams["augmented_copies"])
     datasets = {}
     for split, csv in csvs.items():
@@ -227,6 +189,7 @@ def warm_up_head(
         for row in (train[i] for i in range(len(train)))
         for uid in with_copies([row["id"]], hparams["augmented_copies"])
     ]
+    folder = hparams["reuse_folder"]
     warm_head(
         recognizer,
         [row[0] for row in rows],
@@ -236,6 +199,7 @@ def warm_up_head(
         hparams["lr_head_warmup"],
         seed=hparams["seed"],
         progress=if_main_process(),
+        reuse_folder=None if folder is None else Path(folder) / "heads",
     )
 
 

@@ -37,19 +37,12 @@ from s3router.brains.pretrain_human_phones import (
 )
 from s3router.brains.pretrain_pool import Pool, features_of, units_of
 from s3router.brains.pretrain_snapshots import remove_leftovers
-from s3router.brains.pretrain_stages import (
-    resolve_precision,
-    run_contrastive,
-    run_iteration,
-)
+from s3router.brains.pretrain_stages import run_contrastive, run_iteration
 from s3router.brains.pretrain_warm_up import warm_up
 from s3router.data.crops import Version
 from s3router.errors import SettingError, exit_on_error
-from s3router.models.encoder_folder import (
-    bfloat16_is_fast,
-    build_encoder,
-    save_encoder,
-)
+from s3router.models.encoder_folder import build_encoder, save_encoder
+from s3router.models.precision import resolve_precision
 
 
 def load_settings(path: str, overrides: str) -> dict:
@@ -77,8 +70,7 @@ def run_options(parsed: sb.RunOptions, hparams: dict) -> dict:
     options["distributed_backend"] = parsed.distributed_backend
     options["device"] = parsed.device or infer_device()
     options["precision"] = resolve_precision(
-        options.get("precision", hparams["precision"]),
-        bfloat16_is_fast(options["device"]),
+        options.get("precision", hparams["precision"]), options["device"]
     )
     return options
 

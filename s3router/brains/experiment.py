@@ -1,24 +1,22 @@
-"""What a recipe does before it trains: settings, folder, tokens, cache."""
+"""What a recipe does before it trains: settings, folder, tokens, copies."""
 
+import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import speechbrain as sb
-import torch
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, infer_device
 
 from s3router.brains.hparams import flatten_hparams, load_hparams
-from s3router.data.audio import read_audio
-from s3router.data.augment import DegradedClips, with_copies
+from s3router.data.augment import DegradedClips
 from s3router.data.languages import is_spaceless
 from s3router.data.manifest import read_manifest
 from s3router.data.tokens import CharTokens, SentencePieceTokens, Tokens
 from s3router.errors import MismatchError, one_of
 from s3router.formats.subnetwork import Subnetwork
-from s3router.models.encoder import SSLEncoder
-from s3router.models.front_end_cache import FrontEndCache
 from s3router.models.heads import CTCHead
+from s3router.models.precision import choose_attention, resolve_precision
 
 
 def start_experiment(path: str, overrides: str | dict, script: str) -> dict:
@@ -131,39 +129,36 @@ def training_copies(train_csv: Path, hparams: Mapping) -> DegradedClips:
     )
 
 
-def cache_front_end(
-    encoder: SSLEncoder,
-    csvs: Mapping[str, Path],
-    copies: DegradedClips,
-    hparams: Mapping,
-) -> Callable[[str], torch.Tensor]:
-    """Run the frozen front end once over every clip and every copy.
+def settle_precision(
+    run_opts: sb.RunOptions, hparams: Mapping
+) -> tuple[sb.RunOptions, str]:
+    """Choose the precision, and the attention that goes with it.
 
     Arguments
     ---------
-    encoder : SSLEncoder
-        On the device that computes.
-    csvs : mapping
-        Split name to manifest.
-    copies : DegradedClips
-        Of the split `train`.
+    run_opts : speechbrain.RunOptions
+        Of the command line, whose precision counts most.
     hparams : mapping
-        With `sample_rate`, `cache_megabytes` and `augmented_copies`.
+        With `precision`, where "auto" is told by the device, and
+        `ssl_encoder`, whose attention is chosen.
 
     Returns
     -------
-    callable
-        ID, as of `copy_id`, to its (time, channels) features.
+    run_opts : speechbrain.RunOptions
+        With the precision of training.
+    device : str
+        As torch names it.
     """
-    cache = FrontEndCache(encoder, hparams["cache_megabytes"])
-    rate = hparams["sample_rate"]
-    clips = {
-        row["ID"]: lambda wav=row["wav"]: read_audio(wav, rate)
-        for name, csv in csvs.items()
-        if name != "train"
-        for row in read_manifest(csv)
-    }
-    for uid in with_copies(sorted(copies.wavs), hparams["augmented_copies"]):
-        clips[uid] = lambda uid=uid: copies(uid)
-    cache.add(clips.items())
-    return cache.get
+    device = run_opts.get("device") or infer_device()
+    given = run_opts.overridden_args
+    wanted = (
+        run_opts.precision if "precision" in given else hparams["precision"]
+    )
+    settled = dataclasses.replace(
+        run_opts,
+        precision=resolve_precision(wanted, device),
+        overridden_args=given | {"precision"},
+    )
+    model = hparams["ssl_encoder"].model
+    choose_attention(model, device, settled.precision)
+    return settled, device

@@ -299,10 +299,3 @@ def _exporter(
         save_snapshots(encoder, hours_seen(name, hparams), hparams)
 
     return export
-
-
-def resolve_precision(wanted: str, fast: bool) -> str:
-    """Return "bf16" or "fp32" for "auto"; others unchanged."""
-    if wanted != "auto":
-        return wanted
-    return "bf16" if fast else "fp32"

@@ -86,6 +86,7 @@ def report_run(
             "method": hparams["variant"] or brain.method.name,
             "sparsity": _measured_sparsity(brain),
             "labelled_minutes": round(labelled / 60, 2),
+            "precision": brain.precision,
             "best_epoch": best.meta["epoch"],
             "trainable_parameters": trainable,
             "subnetwork_bytes": _folder_bytes(hparams["subnetwork_folder"]),

@@ -6,14 +6,18 @@ fixed outputs of the untouched encoder, which are computed once; all methods
 start from this same head.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from s3router.formats.arrays_file import load_arrays, save_arrays
 from s3router.models.ctc_model import CTCModel
+from s3router.models.encoder_key import encoder_key
 
 CTCLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -28,7 +32,8 @@ def warm_head(
     batch_frames: int = 1200,
     seed: int = 0,
     progress: bool = True,
-) -> float:
+    reuse_folder: Path | None = None,
+) -> None:
     """Fit the head by CTC on the outputs of the encoder as it is.
 
     Arguments
@@ -51,18 +56,61 @@ def warm_head(
         Seed of the batches.
     progress : bool
         Show a progress bar.
+    reuse_folder : pathlib.Path, optional
+        Where the warm head is kept, and taken from by runs whose encoder,
+        clips, first head and settings are the same, to the last bit.
 
-    Returns
-    -------
-    float
-        Mean loss of the last tenth of the steps; nan for no steps.
+    Raises
+    ------
+    FormatError
+        If a kept head cannot be read.
     """
     if steps <= 0:
-        return float("nan")
+        return
+    settings = (steps, learning_rate, batch_frames, seed)
+    path = None
+    if reuse_folder is not None:
+        key = _key(model, features, targets, settings)
+        path = reuse_folder / f"head-{key}.safetensors"
+        if path.is_file():
+            model.head.load_numpy(load_arrays(path))
+            return
+    # What is drawn here must not change what is drawn later.
+    with torch.random.fork_rng():
+        _fit(model, features, targets, loss, settings, progress)
+    if path is not None:
+        save_arrays(path, model.head.to_numpy())
+
+
+def _key(
+    model: CTCModel,
+    features: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    settings: Sequence[float],
+) -> str:
+    """Return a short hash of all that a warm head depends on."""
+    digest = hashlib.sha256(repr(settings).encode())
+    digest.update(encoder_key(model.encoder).encode())
+    digest.update(next(model.head.parameters()).device.type.encode())
+    first = list(model.head.parameters())
+    for values in [*first, *features, *targets]:
+        digest.update(repr(tuple(values.shape)).encode())
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _fit(
+    model: CTCModel,
+    features: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    loss: CTCLoss,
+    settings: tuple[int, float, int, int],
+    progress: bool,
+) -> None:
+    steps, learning_rate, batch_frames, seed = settings
     hidden = _encode_all(model, features, progress)
     optimizer = torch.optim.Adam(model.head.parameters(), lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    losses = []
     queue: list[int] = []
     for step in tqdm(
         range(steps), desc="warm head", disable=not progress, leave=False
@@ -79,9 +127,6 @@ def warm_head(
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        losses.append(float(value.detach()))
-    tail = losses[-max(1, steps // 10) :]
-    return sum(tail) / len(tail)
 
 
 def _loss(

@@ -21,7 +21,13 @@ from s3router.evaluation.results import portable, read_result
 #: Stands for a reference or an object: other settings tell what it comes to.
 _TAGGED = "<tagged>"
 #: Where and how a run is done, not what.
-_NOT_COMPARED = ("evaluate_test", "output_folder", "result_file", "stages")
+_NOT_COMPARED = (
+    "evaluate_test",
+    "output_folder",
+    "result_file",
+    "reuse_folder",
+    "stages",
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import copy
 import os
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from transformers import (
     HubertConfig,
@@ -79,28 +78,6 @@ def build_encoder(
         # A step takes a fifth less: the fused one's backward is slow there.
         encoder.set_attn_implementation("eager")
     return encoder
-
-
-def bfloat16_is_fast(device: str | None = None) -> bool:
-    """Tell whether a device multiplies bfloat16 in hardware.
-
-    Arguments
-    ---------
-    device : str or None
-        As "cpu" or "cuda:0"; None: the GPU if there is one, else the CPU.
-
-    Returns
-    -------
-    bool
-        Emulation does not count.
-    """
-    cuda = torch.cuda.is_available()
-    if cuda and (device is None or device.startswith("cuda")):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device is not None and not device.startswith("cpu"):
-        return False
-    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(capability and capability())
 
 
 def save_encoder(encoder: PreTrainedModel, folder: str | os.PathLike) -> None:

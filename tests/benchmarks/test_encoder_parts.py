@@ -14,7 +14,7 @@ import pytest
 import torch
 from encoder_batches import TrialClips, evaluation_loader, training_batches
 from encoder_data import TASKS, PhoneTokens, load_task
-from encoder_features import FeatureStore, encoder_key, front_end_key
+from encoder_features import FeatureStore
 from encoder_jobs import Cell
 from encoder_layers import frame_states, pooled_states
 from encoder_tuning import complete, run_trial
@@ -26,6 +26,7 @@ from s3router.evaluation.significance import PairedDifference
 from s3router.methods.head_only import HeadOnly
 from s3router.methods.registry import build_method
 from s3router.models.encoder import load_encoder
+from s3router.models.encoder_key import encoder_key, front_end_key
 
 MODULES = (
     encoder,
@@ -111,12 +112,12 @@ def test_features_are_those_of_the_front_end(model, task, features):
 
     clip = task.test[5]
     expected, _ = model.front_end(read_audio(clip.wav)[None])
-    got = features["test"].get(clip.id)
+    got = features["test"].of(clip.id)
     torch.testing.assert_close(
         got.float(), expected[0].detach(), rtol=2e-3, atol=2e-3
     )
-    copy = features["train"].get(task.train[0].id, 1)
-    clean = features["train"].get(task.train[0].id, 0)
+    copy = features["train"].of(task.train[0].id, 1)
+    clean = features["train"].of(task.train[0].id, 0)
     assert copy.shape != clean.shape or not torch.equal(copy, clean)
 
 
@@ -148,7 +149,7 @@ def test_states_by_layer_are_those_of_single_clips(model, task, features):
     layers = dict(frame_states(model, [(features["dev"], clips)], None))
     assert sorted(layers) == [0, 1, 2]
     for i, clip in enumerate(clips):
-        alone = features["dev"].get(clip.id).float()[None]
+        alone = features["dev"].of(clip.id).float()[None]
         with torch.no_grad():
             states = model.hidden_states(alone, torch.tensor([alone.shape[1]]))
         for layer, state in enumerate(states):

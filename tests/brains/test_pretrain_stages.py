@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from s3router.brains import pretrain
 from s3router.brains.pretrain_contrastive import ContrastiveBrain
 from s3router.brains.pretrain_stages import (
-    resolve_precision,
     run_contrastive,
     run_iteration,
     stage_brain,
@@ -261,12 +260,6 @@ def test_settings_of_the_yaml_reach_speechbrain(tmp_path):
         command_line,
     )
     assert brain.max_grad_norm == 2.0
-
-
-def test_precision_is_resolved_by_what_the_device_does_fast():
-    assert resolve_precision("auto", True) == "bf16"
-    assert resolve_precision("auto", False) == "fp32"
-    assert resolve_precision("fp16", True) == "fp16"
 
 
 @pytest.mark.parametrize("bank", [True, False])

@@ -120,6 +120,32 @@ def test_cached_front_end_and_warm_head_learn_the_tones(recipe, tmp_path):
     assert result["metrics"]["test_cer"]["rate"] < 0.3
 
 
+def test_runs_that_share_a_folder_find_what_they_find_alone(recipe, tmp_path):
+    """Features and warm heads of another run change no bit, and are used."""
+    options = (
+        "--cache_front_end=True",
+        "--head_warmup_steps=40",
+        "--augmented_copies=1",
+    )
+    shared = f"--reuse_folder={tmp_path / 'reuse'}"
+    found, kept = [], []
+    for name, extra in (("alone", ()), ("first", (shared,))):
+        done = recipe.run(tmp_path / name, *options, *extra)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(Subnetwork.load(tmp_path / name / "subnetwork"))
+    for file in sorted((tmp_path / "reuse").rglob("*.*")):
+        if file.is_file():
+            kept.append((file.name.split("-")[0], file.stat().st_mtime_ns))
+    assert {name for name, _ in kept} == {"train", "held_out", "head"}
+    done = recipe.run(tmp_path / "second", *options, shared)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found.append(Subnetwork.load(tmp_path / "second" / "subnetwork"))
+    again = sorted(f for f in (tmp_path / "reuse").rglob("*.*") if f.is_file())
+    assert [f.stat().st_mtime_ns for f in again] == [time for _, time in kept]
+    for other in found[1:]:
+        assert found[0].difference(other) is None
+
+
 def test_two_processes_find_one_mask(recipe, tmp_path):
     """Both ranks log a digest of their masks: it must be the same."""
     command = [
