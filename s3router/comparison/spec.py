@@ -16,7 +16,14 @@ A YAML of its own, plain, without objects:
             search: {lr_scores: [2e-3, 8e-3]}
 
 Settings of `common` hold in every run. Lists under `each` are combined with
-each other, and so are lists within a method. Must not run anything.
+each other, and so are lists within a method. What changes together stands in
+a list of its own, combined with `each`:
+
+    together:
+        - {train_minutes: 2, number_of_epochs: 60}
+        - {train_minutes: 10, number_of_epochs: 15}
+
+Must not run anything.
 """
 
 import itertools
@@ -36,6 +43,7 @@ KEYS = (
     "seeds",
     "common",
     "each",
+    "together",
     "methods",
 )
 
@@ -51,7 +59,8 @@ class Cell:
     yaml : str
         Its YAML.
     shared : dict
-        The combination of `each`: cells with the same one are compared.
+        The combination of `each` and `together`: cells with the same one are
+        compared.
     own : dict
         The combination of the method's own lists.
     fixed : dict
@@ -187,7 +196,7 @@ def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
             f"{path}: seeds are a list of whole numbers, not {seeds}"
         )
     seeds = tuple(seeds)
-    for shared in _combinations(tree.get("each") or {}):
+    for shared in _shared(path, tree):
         for name, block in tree["methods"].items():
             if not isinstance(block, Mapping) or "yaml" not in block:
                 raise SettingError(f"{path}: method {name!r} names no yaml")
@@ -216,11 +225,14 @@ def _check_overrides(given: Mapping, tree: Mapping) -> None:
                     f"--set {key}: the method {name!r} has its own {key!r}; "
                     "change it in the YAML of the comparison"
                 )
-        if key in (tree.get("each") or {}):
-            raise SettingError(
-                f"--set {key}: it is a list under `each`; change it in the "
-                "YAML of the comparison"
-            )
+        lists = {"each": [tree.get("each") or {}]}
+        lists["together"] = tree.get("together") or []
+        for name, blocks in lists.items():
+            if any(key in block for block in blocks):
+                raise SettingError(
+                    f"--set {key}: it is a list under `{name}`; change it in "
+                    "the YAML of the comparison"
+                )
 
 
 def _check_settings(
@@ -250,6 +262,24 @@ def _check_search(path: Path, cells: Sequence[Cell]) -> None:
             f"{path}: every method must choose from as many values, or the "
             f"comparison is not fair: {told}"
         )
+
+
+def _shared(path: Path, tree: Mapping) -> list[dict[str, object]]:
+    together = tree.get("together") or [{}]
+    if type(together) is not list or not all(
+        isinstance(block, Mapping) for block in together
+    ):
+        raise SettingError(
+            f"{path}: together is a list of settings, as "
+            "[{train_minutes: 2, number_of_epochs: 60}]"
+        )
+    if len({frozenset(block) for block in together}) > 1:
+        raise SettingError(f"{path}: all of together set the same settings")
+    return [
+        {**each, **block}
+        for each in _combinations(tree.get("each") or {})
+        for block in together
+    ]
 
 
 def _combinations(lists: Mapping[str, list]) -> list[dict[str, object]]:

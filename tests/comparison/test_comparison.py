@@ -152,6 +152,40 @@ def test_settings_that_a_method_states_are_not_overridden(comparison, capsys):
         assert who in capsys.readouterr().err
 
 
+def test_what_changes_together_is_one_group(comparison, capsys):
+    text = comparison.read_text().replace(
+        "methods:",
+        """together:
+    - {train_minutes: 2, number_of_epochs: 60}
+    - {train_minutes: 10, number_of_epochs: 15}
+methods:""",
+    )
+    comparison.write_text(text)
+    assert run(comparison, "--print-commands") == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == 2 * 6
+    pairs = {
+        tuple(
+            word
+            for word in shlex.split(line)
+            if word.startswith(("--train_minutes", "--number_of_epochs"))
+        )
+        for line in commands
+    }
+    assert pairs == {
+        ("--train_minutes=2", "--number_of_epochs=60"),
+        ("--train_minutes=10", "--number_of_epochs=15"),
+    }
+    assert run(comparison, "--set", "train_minutes=5") == 2
+    assert "a list under `together`" in capsys.readouterr().err
+    comparison.write_text(text.replace("{train_minutes: 2, ", "{"))
+    assert run(comparison) == 2
+    assert "set the same settings" in capsys.readouterr().err
+    comparison.write_text(text.replace("- {train_minutes: 2, ", "- 3 #{"))
+    assert run(comparison) == 2
+    assert "together is a list of settings" in capsys.readouterr().err
+
+
 def test_settings_of_the_command_line_hold_in_every_run(
     comparison, tmp_path, capsys
 ):

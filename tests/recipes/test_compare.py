@@ -7,7 +7,7 @@ import pytest
 from s3router.cli import main
 from s3router.comparison.spec import read_comparison
 
-SPECS = ("methods", "sparsities")
+SPECS = ("labels", "methods", "sparsities")
 
 
 @pytest.mark.parametrize("name", SPECS)
