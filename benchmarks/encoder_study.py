@@ -34,7 +34,7 @@ COLUMNS = {
     "test": "test % [95% CI]",
     "measure": "of",
 }
-_LINES = ("-", "--", ":", "-.")
+_LINES = ("o-", "s--", "^:", "D-.")  # for each size
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:
@@ -143,7 +143,7 @@ def plot(path: Path, rows: Sequence[Mapping]) -> None:
     figure, axes = pyplot.subplots(
         1,
         len(panels),
-        figsize=(1 + 4 * len(panels), 4),
+        figsize=(3 + 5 * len(panels), 4.5),
         layout="constrained",
         squeeze=False,
         sharey=True,
@@ -162,7 +162,8 @@ def plot(path: Path, rows: Sequence[Mapping]) -> None:
         panel.set_title(f"{task}, {labels(minutes)} of labels")
     axes[0][0].set_ylabel(f"test {TASKS[panels[0][0]].measure}, %")
     axes[0][0].set_ylim(bottom=0)
-    axes[0][-1].legend(fontsize="small")
+    handles, names = axes[0][-1].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize="small")
     save_figure(figure, path)
 
 
@@ -177,7 +178,7 @@ def _draw(
             [100 * (t.rate - (t.low or 0.0)) for t in tests],
             [100 * ((t.high or t.rate) - t.rate) for t in tests],
         ],
-        fmt="o" + line,
+        fmt=line,
         capsize=3,
         color=colour(method),
         label=f"{method}, {size / 1e6:.1f} M",

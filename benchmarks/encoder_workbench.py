@@ -13,6 +13,7 @@ from pathlib import Path
 
 from encoder_data import Task, clips_key, load_task
 from encoder_features import Features, FeatureStore
+from encoder_probes import VERSION as PROBE_VERSION
 from encoder_probes import ProbeSizes, run_probe
 from encoder_tuning import complete, run_trial
 
@@ -135,7 +136,8 @@ class Workbench:
     def probe(self, name: str, sizes: ProbeSizes) -> dict[str, object]:
         """Return the result of a probe, from its file if it is there."""
         data = Path(self.place.data)
-        path = self._path(f"probe-{name}", [asdict(sizes), _packs(data)])
+        parts = [PROBE_VERSION, asdict(sizes), _packs(data)]
+        path = self._path(f"probe-{name}", parts)
         if not path.is_file():
             result = run_probe(name, self.encoder, data, self.store, sizes)
             write_json(path, result)

@@ -8,146 +8,21 @@ number into a README: a test runs this file with `--check`.
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from s3router.errors import NotFoundError, S3RouterError, SettingError, near
-from s3router.evaluation.aggregate import (
-    QUICKSTART_COLUMNS,
-    RECIPE_COLUMNS,
-    quickstart_rows,
-    recipe_rows,
-)
-from s3router.evaluation.benchmark_rows import (
-    CONTROL_COLUMNS,
-    ENCODER_COLUMNS,
-    PROBE_COLUMNS,
-    STUDY_COLUMNS,
-    control_rows,
-    encoder_rows,
-    probe_rows,
-    study_rows,
-)
-from s3router.evaluation.export_rows import (
-    BAR_COLUMNS,
-    EXPORT_COLUMNS,
-    bar_rows,
-    export_rows,
-)
 from s3router.evaluation.results import read_result
 from s3router.evaluation.table_format import csv_table, markdown_table
+from s3router.evaluation.table_registry import TABLES, Rows
 from s3router.formats.files import atomic_file
 
-Rows = list[dict[str, object]]
 _BLOCK = re.compile(
     r"^(?P<open><!-- results:(?P<name>[\w-]+) -->).*?"
     r"^(?P<close><!-- /results:(?P=name) -->)",
     re.DOTALL | re.MULTILINE,
 )
 _OPENING = re.compile(r"^<!-- results:([\w-]+) -->", re.MULTILINE)
-SEEDS_NOTE = (
-    "Rates in percent with 95% bootstrap intervals over test utterances; "
-    "several seeds are one row: mean ± 1.96·sqrt(mean test-set variance + "
-    "seed variance / seeds). Where a language is written without spaces, a "
-    "word of the WER is a whole sentence."
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that README files may hold.
-
-    Arguments
-    ---------
-    pattern : str
-        Where its results lie, relative to the root of the repository.
-    columns : mapping
-        Column key to title.
-    rows : callable
-        Makes the rows from the results.
-    note : str
-        A line under the table.
-    """
-
-    pattern: str
-    columns: Mapping[str, str]
-    rows: Callable[[Sequence[Mapping[str, object]]], Rows]
-    note: str
-
-
-def _all_quickstart_rows(results: Sequence[Mapping[str, object]]) -> Rows:
-    return [
-        {**row, "command": result["command"]}
-        for result in results
-        for row in quickstart_rows(result["metrics"]["rows"])
-    ]
-
-
-TABLES = MappingProxyType(
-    {
-        "commonvoice": Table(
-            "recipes/commonvoice/results/*.json",
-            RECIPE_COLUMNS,
-            recipe_rows,
-            SEEDS_NOTE,
-        ),
-        "encoder": Table(
-            "benchmarks/results/encoder_tiny*.json",
-            ENCODER_COLUMNS,
-            encoder_rows,
-            "Real speech, test speakers unseen. Each method's rate was chosen "
-            "on dev among as many; stored is what a method adds to the head. "
-            "Differences are paired over test clips and seeds.",
-        ),
-        "probes": Table(
-            "benchmarks/results/probes_tiny.json",
-            PROBE_COLUMNS,
-            probe_rows,
-            "Frozen features, speakers of the test unseen but where the "
-            "speaker is asked. Layers and steps were chosen on dev. Accuracy: "
-            "more is better; PER and CER: less.",
-        ),
-        "study": Table(
-            "benchmarks/results/study.json",
-            STUDY_COLUMNS,
-            study_rows,
-            "Real speech, test speakers unseen, one labelled draw; the rates "
-            "are those that dev chose on the embedded encoder. Teraflop: 6 x "
-            "parameters x frames heard.",
-        ),
-        "controls": Table(
-            "benchmarks/results/controls_tiny.json",
-            CONTROL_COLUMNS,
-            control_rows,
-            "Real speech, test speakers unseen. Each row's rate was chosen on "
-            "dev among as many; differences are paired over test clips.",
-        ),
-        "export": Table(
-            "benchmarks/results/export_*.json",
-            EXPORT_COLUMNS,
-            export_rows,
-            "Random weights and masks. Each bundle ran in turns with the dense "
-            "fp32 export, 5 and 15 s of audio; minima of process time (one "
-            "thread) or wall time. Opening takes: private memory.",
-        ),
-        "export-bars": Table(
-            "benchmarks/results/export_wav2vec2-base.json",
-            BAR_COLUMNS,
-            bar_rows,
-            "From the table of bundles; run times are those of its clips "
-            "together, on one thread.",
-        ),
-        "quickstart": Table(
-            "recipes/commonvoice/results/synthetic/*.json",
-            QUICKSTART_COLUMNS,
-            _all_quickstart_rows,
-            "Synthetic speech. Rates in percent with 95% bootstrap intervals "
-            "over test utterances.",
-        ),
-    }
-)
 
 
 def read_results(name: str, root: str | Path) -> list[dict[str, object]]:
