@@ -20,9 +20,6 @@ from s3router.brains.kept_features import (
 from s3router.data.augment import DegradedClips, copy_id, with_copies
 from s3router.models.ssl_encoder import SSLEncoder
 
-#: To be raised when the making of features or copies changes.
-VERSION = 1
-
 
 class Features(KeptFeatures):
     """Features of clips and of their copies."""
@@ -79,7 +76,7 @@ class FeatureStore:
         ids = with_copies([clip.id for clip in clips], copies)
         heard = [clip.id for clip in talkers] if copies else []
         path = features_path(
-            self.encoder, self.folder, name, [VERSION, crop, ids, heard]
+            self.encoder, self.folder, name, [crop, ids, heard]
         )
         read = self._reader(talkers or clips, crop)
         keep_features(self.encoder, path, ids, read, progress=False)

@@ -21,9 +21,6 @@ from s3router.data.manifest import read_manifest
 from s3router.models.front_end_cache import FrontEndCache
 from s3router.models.ssl_encoder import SSLEncoder
 
-#: To be raised when the making of features or copies changes.
-VERSION = 1
-
 
 def front_end_features(
     encoder: SSLEncoder,
@@ -62,27 +59,22 @@ def front_end_features(
         if name != "train"
         for row in read_manifest(csv)
     }
-    clips = {
-        uid: partial(read_audio, wav, rate) for uid, wav in held_out.items()
-    }
     train = with_copies(sorted(copies.wavs), hparams["augmented_copies"])
+
+    def read(uid: str) -> torch.Tensor:
+        return read_audio(held_out[uid], rate)
+
     if hparams["reuse_folder"] is None:
         cache = FrontEndCache(encoder, hparams["cache_megabytes"])
-        cache.add({**clips, **{u: partial(copies, u) for u in train}}.items())
+        cache.add(
+            [(uid, partial(read, uid)) for uid in held_out]
+            + [(uid, partial(copies, uid)) for uid in train]
+        )
         return cache.get
     keep = partial(_keep, encoder, Path(hparams["reuse_folder"]))
-    seen = keep(
-        "train",
-        train,
-        copies,
-        [rate, copies.seed, copies.shortest, train, _files(copies.wavs)],
-    )
-    unseen = keep(
-        "held_out",
-        sorted(clips),
-        lambda uid: clips[uid](),
-        [rate, _files(held_out)],
-    )
+    made_of = [rate, copies.seed, copies.shortest, train, _files(copies.wavs)]
+    seen = keep("train", train, copies, made_of)
+    unseen = keep("held_out", sorted(held_out), read, [rate, _files(held_out)])
     return lambda uid: (seen if uid in seen else unseen).get(uid)
 
 
@@ -94,7 +86,7 @@ def _keep(
     samples: Callable[[str], torch.Tensor],
     depends_on: Sequence[object],
 ) -> KeptFeatures:
-    path = features_path(encoder, folder, name, [VERSION, *depends_on])
+    path = features_path(encoder, folder, name, depends_on)
     run_on_main(keep_features, args=[encoder, path, ids, samples])
     return KeptFeatures(path, ids)
 

@@ -7,6 +7,7 @@ front end share them.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from s3router.errors import NotFoundError
 from s3router.models.encoder_key import front_end_key
 from s3router.models.front_end_cache import LARGEST_HALF, FrontEndCache
 from s3router.models.ssl_encoder import SSLEncoder
+
+#: To be raised when the making of features or copies changes.
+VERSION = 1
 
 
 class KeptFeatures:
@@ -74,7 +78,8 @@ def features_path(
         All that decides what is in the file, beside the front end; values
         whose `repr` tells them apart.
     """
-    digest = hashlib.sha256(repr(list(depends_on)).encode()).hexdigest()[:12]
+    parts = [VERSION, *depends_on]
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return folder / front_end_key(encoder) / f"{name}-{digest}.f16"
 
 
@@ -115,11 +120,9 @@ def _features(
     ids: Sequence[str],
     samples: Callable[[str], Tensor],
 ) -> Iterator[np.ndarray]:
+    cache = FrontEndCache(encoder)
     for identifier in ids:
-        cache = FrontEndCache(encoder)
-        cache.add(
-            [(identifier, lambda uid=identifier: samples(uid))],
-            show_progress=False,
-        )
+        cache.add([(identifier, partial(samples, identifier))], "", False)
         values = cache.get(identifier).numpy()
         yield np.clip(values, -LARGEST_HALF, LARGEST_HALF)
+        cache.clear()

@@ -76,7 +76,8 @@ def warm_head(
             model.head.load_numpy(load_arrays(path))
             return
     # What is drawn here must not change what is drawn later.
-    with torch.random.fork_rng():
+    device = next(model.head.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         _fit(model, features, targets, loss, settings, progress)
     if path is not None:
         save_arrays(path, model.head.to_numpy())

@@ -174,6 +174,7 @@ def read_comparison(
     if not Path(tree["recipe"]).is_file():
         raise NotFoundError(f"{path}: no such recipe: {tree['recipe']}")
     methods = tree["methods"]
+    tree["together"] = _together(path, tree)
     _check_overrides(given, tree)
     tree["common"] = {**(tree.get("common") or {}), **given}
     baseline = tree.get("baseline") or next(iter(methods))
@@ -196,7 +197,12 @@ def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
             f"{path}: seeds are a list of whole numbers, not {seeds}"
         )
     seeds = tuple(seeds)
-    for shared in _shared(path, tree):
+    shared_settings = [
+        {**each, **together}
+        for each in _combinations(tree.get("each") or {})
+        for together in tree["together"]
+    ]
+    for shared in shared_settings:
         for name, block in tree["methods"].items():
             if not isinstance(block, Mapping) or "yaml" not in block:
                 raise SettingError(f"{path}: method {name!r} names no yaml")
@@ -225,10 +231,9 @@ def _check_overrides(given: Mapping, tree: Mapping) -> None:
                     f"--set {key}: the method {name!r} has its own {key!r}; "
                     "change it in the YAML of the comparison"
                 )
-        lists = {"each": [tree.get("each") or {}]}
-        lists["together"] = tree.get("together") or []
-        for name, blocks in lists.items():
-            if any(key in block for block in blocks):
+        each, together = tree.get("each") or {}, tree["together"][0]
+        for name, keys in (("each", each), ("together", together)):
+            if key in keys:
                 raise SettingError(
                     f"--set {key}: it is a list under `{name}`; change it in "
                     "the YAML of the comparison"
@@ -264,22 +269,22 @@ def _check_search(path: Path, cells: Sequence[Cell]) -> None:
         )
 
 
-def _shared(path: Path, tree: Mapping) -> list[dict[str, object]]:
-    together = tree.get("together") or [{}]
-    if type(together) is not list or not all(
-        isinstance(block, Mapping) for block in together
+def _together(path: Path, tree: Mapping) -> list[dict[str, object]]:
+    """Return the blocks of settings that change together; at least one."""
+    blocks = tree.get("together") or [{}]
+    if type(blocks) is not list or not all(
+        isinstance(block, Mapping) for block in blocks
     ):
         raise SettingError(
             f"{path}: together is a list of settings, as "
             "[{train_minutes: 2, number_of_epochs: 60}]"
         )
-    if len({frozenset(block) for block in together}) > 1:
+    if len({frozenset(block) for block in blocks}) > 1:
         raise SettingError(f"{path}: all of together set the same settings")
-    return [
-        {**each, **block}
-        for each in _combinations(tree.get("each") or {})
-        for block in together
-    ]
+    for key in blocks[0]:
+        if key in (tree.get("each") or {}):
+            raise SettingError(f"{path}: {key} is under each and together")
+    return blocks
 
 
 def _combinations(lists: Mapping[str, list]) -> list[dict[str, object]]:

@@ -184,6 +184,18 @@ methods:""",
     comparison.write_text(text.replace("- {train_minutes: 2, ", "- 3 #{"))
     assert run(comparison) == 2
     assert "together is a list of settings" in capsys.readouterr().err
+    comparison.write_text(
+        text.split("together:")[0]
+        + "together: 3\nmethods:"
+        + text.split("methods:")[1]
+    )
+    assert run(comparison, "--set", "encoder=other") == 2
+    assert "together is a list of settings" in capsys.readouterr().err
+    comparison.write_text(
+        text.replace("language: [ar]", "language: [ar], train_minutes: [2]")
+    )
+    assert run(comparison) == 2
+    assert "train_minutes is under each and together" in capsys.readouterr().err
 
 
 def test_settings_of_the_command_line_hold_in_every_run(
