@@ -109,8 +109,8 @@ TABLES = MappingProxyType(
             "benchmarks/results/controls_tiny.json",
             CONTROL_COLUMNS,
             control_rows,
-            "Real speech, test speakers unseen. Each row's rate was chosen on "
-            "dev among as many; differences are paired over test clips.",
+            "Real speech, test speakers unseen; all rows have as many rates to "
+            "choose from. Differences are paired over test clips.",
         ),
         "export": Table(
             "benchmarks/results/export_*.json",
