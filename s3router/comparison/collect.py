@@ -8,8 +8,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from s3router.comparison.cells import Cell
 from s3router.comparison.runs import Run, choose, final_runs, search_runs
-from s3router.comparison.spec import Cell, Comparison
+from s3router.comparison.spec import Comparison
 from s3router.evaluation.aggregate import as_rate
 from s3router.evaluation.results import read_result
 from s3router.evaluation.seeds import pool_differences, pool_seeds

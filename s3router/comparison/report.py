@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s3router.comparison.spec import Comparison
+from s3router.evaluation.comparison_rows import (
+    COMPARISON_COLUMNS,
+    comparison_cells,
+    place,
+)
 from s3router.evaluation.results import write_result
 from s3router.evaluation.table_format import (
     csv_table,
-    format_bytes,
-    format_share,
     format_table,
     markdown_table,
 )
@@ -19,26 +22,11 @@ Row = Mapping[str, object]
 #: After ten colours others begin.
 _MARKERS = ("o", "s", "^", "v")
 _LINES = ("--", ":", "-.")
-COLUMNS = {
-    "where": "where",
-    "method": "method",
-    "chosen": "chosen",
-    "sparsity": "sparsity",
-    "dev": "dev CER %",
-    "test": "test CER % [95% CI]",
-    "against": "against {baseline} [95% CI]",
-    "trained": "trained",
-    "bytes": "subnetwork",
-    "added": "of it, 16 bit",
-    "seconds": "s a batch",
-    "memory": "peak memory",
-    "seeds": "seeds",
-}
 
 
 def print_table(comparison: Comparison, rows: Sequence[Row]) -> None:
     """Print the rows on the terminal."""
-    cells = [_cells(row) for row in rows]
+    cells = [comparison_cells(row) for row in rows]
     print(format_table(cells, _columns(comparison)))
 
 
@@ -63,7 +51,7 @@ def write_report(
         What was written.
     """
     folder = comparison.output
-    cells = [_cells(row) for row in rows]
+    cells = [comparison_cells(row) for row in rows]
     columns = _columns(comparison)
     written = [
         folder / name for name in ("result.json", "table.md", "table.csv")
@@ -114,7 +102,7 @@ def draw(path: Path, comparison: Comparison, rows: Sequence[Row]) -> list[Path]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    places = list(dict.fromkeys(_where(row) for row in rows))
+    places = list(dict.fromkeys(place(row) for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure, panels = pyplot.subplots(
         1,
@@ -129,7 +117,7 @@ def draw(path: Path, comparison: Comparison, rows: Sequence[Row]) -> list[Path]:
             own = [
                 row
                 for row in rows
-                if row["method"] == method and _where(row) == where
+                if row["method"] == method and place(row) == where
             ]
             _line(panel, own, method, number)
         panel.set_title(where)
@@ -179,43 +167,5 @@ def _line(panel: object, rows: Sequence[Row], method: str, number: int) -> None:
 
 
 def _columns(comparison: Comparison) -> dict[str, str]:
-    return {
-        key: title.format(baseline=comparison.baseline)
-        for key, title in COLUMNS.items()
-    }
-
-
-def _where(row: Row) -> str:
-    return ", ".join(str(value) for value in row["shared"].values()) or "all"
-
-
-def _cells(row: Row) -> dict[str, object]:
-    settings = [_chosen(row, key) for key in row["chosen"]]
-    others = [f"{k}={v}" for k, v in row["own"].items() if k != "sparsity"]
-    against = row["against"]
-    seconds = row["seconds_per_batch"]
-    return {
-        "where": _where(row),
-        "method": " ".join([row["method"], *others]),
-        "chosen": " ".join(settings) or None,
-        "sparsity": format_share(row["sparsity"]),
-        "dev": f"{100 * row['dev']:.1f}",
-        "test": str(row["test"]),
-        "against": None if against is None else str(against),
-        "trained": f"{row['trained']:,}",
-        "bytes": format_bytes(row["bytes"]),
-        "added": format_bytes(row["adapter_bytes"]),
-        "seconds": None if seconds is None else f"{seconds:.3f}",
-        "memory": format_bytes(row["peak_memory_bytes"]),
-        "seeds": ", ".join(map(str, row["seeds"])),
-    }
-
-
-def _chosen(row: Row, key: str) -> str:
-    """Return a chosen setting, and whether it lies at an end of its list."""
-    value, values = row["chosen"][key], row["values"][key]
-    text = f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-    numbers = all(type(v) in (int, float) for v in values)
-    if numbers and len(values) > 2 and value in (min(values), max(values)):
-        text += " (an end)"
-    return text
+    against = f"points against {comparison.baseline} [95% CI]"
+    return {**COMPARISON_COLUMNS, "against": against}

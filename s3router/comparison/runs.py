@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 
 from s3router.brains.hparams import flatten_hparams, parse_yaml
-from s3router.comparison.spec import Cell, Comparison, word
+from s3router.comparison.cells import Cell, word
+from s3router.comparison.spec import Comparison
 from s3router.errors import FormatError, NotFoundError, SettingError
 from s3router.evaluation.results import portable, read_result
 

@@ -28,12 +28,12 @@ Must not run anything.
 
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from s3router.brains.hparams import flatten_hparams, parse_yaml
+from s3router.comparison.cells import Cell
 from s3router.errors import NotFoundError, SettingError, near
 
 KEYS = (
@@ -46,63 +46,6 @@ KEYS = (
     "together",
     "methods",
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A method under one combination of settings: a row of the table.
-
-    Arguments
-    ---------
-    method : str
-        Its name in the comparison.
-    yaml : str
-        Its YAML.
-    shared : dict
-        The combination of `each` and `together`: cells with the same one are
-        compared.
-    own : dict
-        The combination of the method's own lists.
-    fixed : dict
-        What does not vary: `common`, and the method's plain settings.
-    search : dict
-        One setting, as a learning rate, to its values; dev chooses.
-    seeds : tuple of int
-        The first one searches.
-    """
-
-    method: str
-    yaml: str
-    shared: dict[str, object] = field(hash=False)
-    own: dict[str, object] = field(hash=False)
-    fixed: dict[str, object] = field(hash=False)
-    search: dict[str, list] = field(hash=False)
-    seeds: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """A path of folders that no other cell has."""
-        settings = [word(value) for value in self.shared.values()]
-        variant = [f"{k}-{word(v)}" for k, v in self.own.items()]
-        return "/".join([*settings, "_".join([self.method, *variant])])
-
-    def candidates(self) -> list[dict[str, object]]:
-        """Return the settings that dev chooses from; at least one."""
-        names = list(self.search)
-        return [
-            dict(zip(names, values, strict=True))
-            for values in itertools.product(*self.search.values())
-        ]
-
-    def settings(self, chosen: Mapping[str, object], seed: int) -> dict:
-        """Return what a run is given beside its YAML and its folders."""
-        return {
-            **self.fixed,
-            **self.shared,
-            **self.own,
-            **chosen,
-            "seed": seed,
-        }
 
 
 @dataclass(frozen=True)
@@ -305,16 +248,3 @@ def _plain(tree: Mapping, path: Path) -> dict:
         raise SettingError(
             f"{path}: a comparison is plain YAML, without tags as !new or !ref"
         ) from None
-
-
-def word(value: object) -> str:
-    """Return a value as a part of a folder's name, without `=`.
-
-    SpeechBrain's command line would take that for the end of a key.
-
-    Example
-    -------
-    >>> word(0.002), word("2:4"), word(None)
-    ('0.002', '2-4', 'None')
-    """
-    return re.sub(r"[^\w.-]+", "-", str(value)).strip("-") or "none"

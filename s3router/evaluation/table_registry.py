@@ -20,6 +20,10 @@ from s3router.evaluation.benchmark_rows import (
     probe_rows,
     study_rows,
 )
+from s3router.evaluation.comparison_rows import (
+    COMPARISON_COLUMNS,
+    comparison_rows,
+)
 from s3router.evaluation.export_rows import (
     BAR_COLUMNS,
     EXPORT_COLUMNS,
@@ -58,6 +62,18 @@ class Table:
     note: str
 
 
+def _comparison(name: str) -> Table:
+    return Table(
+        f"recipes/commonvoice/results/compare/{name}.json",
+        COMPARISON_COLUMNS,
+        comparison_rows,
+        "Real speech, test speakers unseen; the baseline is full tuning. Dev "
+        "chose among as many values for each method. Sparsity is counted in "
+        "the saved subnetwork. Differences are paired over test utterances "
+        "and seeds.",
+    )
+
+
 def _all_quickstart_rows(results: Sequence[Mapping[str, object]]) -> Rows:
     return [
         {**row, "command": result["command"]}
@@ -74,6 +90,9 @@ TABLES = MappingProxyType(
             recipe_rows,
             SEEDS_NOTE,
         ),
+        "compare-methods": _comparison("methods"),
+        "compare-sparsities": _comparison("sparsities"),
+        "compare-labels": _comparison("labels"),
         "encoder": Table(
             "benchmarks/results/encoder_tiny*.json",
             ENCODER_COLUMNS,

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from s3router.cli import main
+from s3router.evaluation.comparison_rows import (
+    COMPARISON_COLUMNS,
+    comparison_rows,
+)
 from s3router.evaluation.error_rates import ErrorRate
 from s3router.evaluation.results import read_result
 
@@ -64,9 +68,13 @@ def test_all_is_searched_on_dev_then_run_with_every_seed(
         assert text in printed
     table = list(csv.DictReader((out / "table.csv").open()))
     assert len(table) == 6
-    assert table[0]["against full [95% CI]"] == "-"
+    assert table[0]["points against full [95% CI]"] == "-"
     rate = ErrorRate.from_dict(best["test"])
     assert str(rate) in (out / "table.md").read_text()
+    shown = comparison_rows([read_result(out / "result.json")])
+    for column in ("where", "method", "test", "trained", "seeds"):
+        title = COMPARISON_COLUMNS[column]
+        assert [r[column] for r in shown] == [r[title] for r in table]
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "plot.svg").read_text()
 
