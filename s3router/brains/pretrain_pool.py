@@ -257,7 +257,8 @@ def _layer_frames(
     )
     if layer == "auto":
         information = layer_information(frames, known, wanted, seed)
-        layer = int(np.argmax(information))
+        # Not the input: what is frozen can be known from the first day on.
+        layer = 1 + int(np.argmax(information[1:]))
         logger.info("PNMI of the layers %s: %d", information, layer)
         write_json(
             Path(hparams["output_folder"], "curves", f"layers_{number}.json"),
