@@ -176,6 +176,8 @@ def test_units_in_directions_of_phones_are_said_in_the_card(
         card.split()
     )
     chosen = layers["chosen"]
+    # The best of the blocks; 0, their input, is measured but never taken.
+    assert chosen == 1 + int(np.argmax(layers["phone_information"][1:]))
     row = f"| 6 units of layer {chosen} | "
     assert f"{row}{layers['phone_information'][chosen]:.2f} |" in card
 
