@@ -11,7 +11,7 @@ PYTEST = $(PY) -m pytest
 export OMP_WAIT_POLICY = PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-TABLES = README.md recipes/commonvoice/README.md recipes/pretrain/README.md
+TABLES = README.md recipes/commonvoice/README.md recipes/pretrain/README.md s3router/assets/tiny/README.md
 
 .PHONY: help install quickstart test test-fast lint format results bench clean
 

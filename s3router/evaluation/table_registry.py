@@ -38,6 +38,8 @@ SEEDS_NOTE = (
     "seed variance / seeds). Where a language is written without spaces, a "
     "word of the WER is a whole sentence."
 )
+#: Columns of the recipe's table that the card of an encoder shows.
+_WORTH = ("data", "minutes", "encoder", "method", "test_cer", "seeds")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,15 @@ class Table:
         Makes the rows from the results.
     note : str
         A line under the table.
+    commands : bool
+        Whether the commands behind the rows are listed too.
     """
 
     pattern: str
     columns: Mapping[str, str]
     rows: Callable[[Sequence[Mapping[str, object]]], Rows]
     note: str
+    commands: bool = True
 
 
 def _comparison(name: str) -> Table:
@@ -89,6 +94,14 @@ TABLES = MappingProxyType(
             RECIPE_COLUMNS,
             recipe_rows,
             SEEDS_NOTE,
+        ),
+        "worth": Table(
+            "recipes/commonvoice/results/*.json",
+            {key: RECIPE_COLUMNS[key] for key in _WORTH},
+            recipe_rows,
+            "Masks remove half of all linear layers' weights, LoRA takes as "
+            "many bytes. Commands: `recipes/commonvoice/README.md`.",
+            commands=False,
         ),
         "compare-methods": _comparison("methods"),
         "compare-sparsities": _comparison("sparsities"),

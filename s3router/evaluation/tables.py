@@ -68,7 +68,8 @@ def render(name: str, root: str | Path) -> str:
     Returns
     -------
     str
-        Markdown: the table, how to read it, and the commands behind it.
+        Markdown: the table, how to read it, and the commands behind it
+        unless the table leaves them out.
     """
     results = read_results(name, root)
     if not results:
@@ -76,13 +77,10 @@ def render(name: str, root: str | Path) -> str:
     rows = TABLES[name].rows(results)
     table = markdown_table(rows, _columns(name, rows))
     machines = sorted({_machine(result) for result in results})
-    return "\n\n".join(
-        [
-            table,
-            f"{TABLES[name].note} Made on: {'; '.join(machines)}.",
-            _commands(rows),
-        ]
-    )
+    parts = [table, f"{TABLES[name].note} Made on: {'; '.join(machines)}."]
+    if TABLES[name].commands:
+        parts.append(_commands(rows))
+    return "\n\n".join(parts)
 
 
 def _columns(name: str, rows: Rows) -> dict[str, str]:

@@ -100,6 +100,13 @@ def test_check_sees_an_edited_number(repository):
     assert run(repository, "--check") == 1
 
 
+def test_the_card_of_an_encoder_lists_no_commands(repository):
+    text = render("worth", repository)
+    assert "| cv | 2.0 | tiny | mask_tuning | 4.0 [" in text
+    assert "python train.py" not in text and "<details>" not in text
+    assert "python train.py" in render("commonvoice", repository)
+
+
 def test_without_results_the_table_says_so(tmp_path):
     filled = fill(README, tmp_path)
     assert "No results yet" in filled
