@@ -20,6 +20,10 @@ for folder in (ROOT, ROOT / "tests" / "tools"):
 # Small models are faster so, and several test runs do not fight for cores.
 torch.set_num_threads(1)
 
+# Where torch.compile is the first to use autograd, it starts threads that no
+# forked process has, and forks of this one could not train.
+torch.ones(1, requires_grad=True).backward()
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
