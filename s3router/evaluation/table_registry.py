@@ -126,16 +126,17 @@ TABLES = MappingProxyType(
             "benchmarks/results/study.json",
             STUDY_COLUMNS,
             study_rows,
-            "Real speech, test speakers unseen, one labelled draw; the rates "
-            "are those that dev chose on the embedded encoder. Teraflop: 6 x "
-            "parameters x frames heard.",
+            "Real speech, test speakers unseen, one labelled draw; one rate a "
+            "method for all, which dev chose on an earlier encoder. Teraflop: "
+            "6 x parameters x frames heard.",
         ),
         "pools": Table(
             "benchmarks/results/pools.json",
             STUDY_COLUMNS,
             study_rows,
-            "Real speech, test speakers unseen, one labelled draw; the rates "
-            "are those that dev chose on the embedded encoder.",
+            "Real speech, test speakers unseen, one labelled draw (of "
+            "phones_first three); one rate a method for all, which dev chose "
+            "on that encoder.",
         ),
         "controls": Table(
             "benchmarks/results/controls_tiny.json",
