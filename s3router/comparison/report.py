@@ -9,7 +9,7 @@ from s3router.evaluation.comparison_rows import (
     comparison_cells,
     place,
 )
-from s3router.evaluation.results import write_result
+from s3router.evaluation.results import portable, write_result
 from s3router.evaluation.table_format import (
     csv_table,
     format_table,
@@ -26,7 +26,7 @@ _LINES = ("--", ":", "-.")
 
 def print_table(comparison: Comparison, rows: Sequence[Row]) -> None:
     """Print the rows on the terminal."""
-    cells = [comparison_cells(row) for row in rows]
+    cells = _cells(rows)
     print(format_table(cells, _columns(comparison)))
 
 
@@ -51,7 +51,7 @@ def write_report(
         What was written.
     """
     folder = comparison.output
-    cells = [comparison_cells(row) for row in rows]
+    cells = _cells(rows)
     columns = _columns(comparison)
     written = [
         folder / name for name in ("result.json", "table.md", "table.csv")
@@ -164,6 +164,10 @@ def _line(panel: object, rows: Sequence[Row], method: str, number: int) -> None:
         color=colour,
         label=method,
     )
+
+
+def _cells(rows: Sequence[Row]) -> list[dict[str, object]]:
+    return [comparison_cells(row) for row in portable(rows, "rows")]
 
 
 def _columns(comparison: Comparison) -> dict[str, str]:

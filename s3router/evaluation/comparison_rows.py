@@ -1,7 +1,6 @@
 """Results of `s3router compare` to rows of a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 
 from s3router.evaluation.aggregate import Result, rate_text
 from s3router.evaluation.table_format import (
@@ -55,7 +54,7 @@ def comparison_cells(row: Row) -> dict[str, object]:
     Arguments
     ---------
     row : mapping
-        Of `metrics["rows"]`, as measured or as read from JSON.
+        Of `metrics["rows"]`, as JSON has it.
 
     Returns
     -------
@@ -65,8 +64,6 @@ def comparison_cells(row: Row) -> dict[str, object]:
     settings = [_chosen(row, key) for key in row["chosen"]]
     others = [f"{k}={v}" for k, v in row["own"].items() if k != "sparsity"]
     against = row["against"]
-    if is_dataclass(against):
-        against = asdict(against)
     seconds = row["seconds_per_batch"]
     return {
         "where": place(row),

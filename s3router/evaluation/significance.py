@@ -13,6 +13,7 @@ import numpy as np
 
 from s3router.errors import DataError
 from s3router.evaluation.error_rates import REPLICATES, split_pairs
+from s3router.evaluation.table_format import format_points
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,7 @@ class PairedDifference:
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        return (
-            f"{100 * self.difference:+.1f} "
-            f"[{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-        )
+        return format_points(vars(self))
 
 
 def paired_difference(
