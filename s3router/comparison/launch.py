@@ -5,10 +5,13 @@ Must not know what is compared.
 """
 
 import os
+import signal
 import subprocess
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 from s3router.errors import MissingDependencyError, SettingError, one_of
@@ -22,7 +25,11 @@ LOST = -1
 
 
 def run_command(
-    command: Command, log: str, threads: int | None, folder: str
+    command: Command,
+    log: str,
+    threads: int | None,
+    folder: str,
+    running: list[subprocess.Popen] | None = None,
 ) -> int:
     """Run one command, its output into a file; return its exit status.
 
@@ -36,6 +43,8 @@ def run_command(
         For numeric libraries; None leaves it to them.
     folder : str
         Where to run it: paths in it are relative.
+    running : list of subprocess.Popen, optional
+        Its process is added, for who may want to end it.
     """
     environment = dict(os.environ)
     if threads is not None:
@@ -43,15 +52,33 @@ def run_command(
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     output = Path(folder, log)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("wb") as file:
-        return subprocess.run(
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,
             cwd=folder,
-        ).returncode
+        ) as process,
+    ):
+        if running is not None:
+            running.append(process)
+        return process.wait()
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C here, so that nothing is left running alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Launcher(ABC):
@@ -89,11 +116,11 @@ class Local(Launcher):
         self, commands: Sequence[Command], logs: Sequence[str]
     ) -> Iterator[tuple[int, int]]:
         """See `Launcher.run`."""
-        with ThreadPoolExecutor(self.jobs) as pool:
+        running: list[subprocess.Popen] = []
+        common = self._threads, os.getcwd(), running
+        with terminated_as_interrupted(), ThreadPoolExecutor(self.jobs) as pool:
             places = {
-                pool.submit(
-                    run_command, command, log, self._threads, os.getcwd()
-                ): place
+                pool.submit(run_command, command, log, *common): place
                 for place, (command, log) in enumerate(
                     zip(commands, logs, strict=True)
                 )
@@ -102,8 +129,11 @@ class Local(Launcher):
                 for future in as_completed(places):
                     yield places[future], future.result()
             finally:
-                # Interrupted: what has not begun never does.
+                # Interrupted: what has not begun never does, and what runs
+                # ends; it goes on from its last checkpoint another time.
                 pool.shutdown(wait=False, cancel_futures=True)
+                for process in running:
+                    process.terminate()
 
 
 class Ray(Launcher):

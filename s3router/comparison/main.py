@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from s3router.brains.hparams import flatten_hparams, parse_yaml
 from s3router.comparison.collect import rows_of
 from s3router.comparison.launch import Launcher, build_launcher
 from s3router.comparison.report import print_table, write_report
@@ -18,6 +19,7 @@ from s3router.comparison.runs import (
     search_runs,
 )
 from s3router.comparison.spec import Comparison, read_comparison
+from s3router.errors import SettingError
 from s3router.evaluation.results import read_result
 
 
@@ -58,6 +60,7 @@ def compare(
     failed = 0
     for path in specs:
         comparison = read_comparison(path, overrides)
+        _check_options(comparison, options)
         if print_commands:
             _print_commands(comparison, options)
             continue
@@ -117,6 +120,18 @@ def run_missing(
                 flush=True,
             )
     return len(failed)
+
+
+def _check_options(comparison: Comparison, options: Sequence[str]) -> None:
+    """Refuse settings of the YAML: a comparison must know what it compares."""
+    for option in options:
+        key = option.lstrip("-").partition("=")[0]
+        for yaml in {cell.yaml for cell in comparison.cells}:
+            if key in parse_yaml(flatten_hparams(yaml, {}), yaml):
+                raise SettingError(
+                    f"--option={option}: {key} is a setting of {yaml}; give "
+                    f"it by --set, as --set {option.lstrip('-')}"
+                )
 
 
 def _estimate(path: str, comparison: Comparison, jobs: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from encoder_batches import TrialClips, evaluation_loader, training_batches
 from encoder_data import TASKS, PhoneTokens, load_task
 from encoder_features import FeatureStore
-from encoder_jobs import Cell
+from encoder_jobs import Cell, Progress
 from encoder_layers import frame_states, pooled_states
 from encoder_tuning import complete, run_trial
 from encoder_workbench import Place
@@ -309,3 +309,15 @@ def test_accuracy_has_the_interval_of_a_share():
     half = 1.96 * math.sqrt(0.8 * 0.2 / 20)
     assert wider["low"] == pytest.approx(0.8 - half, abs=0.03)
     assert wider["drawn"] == "speakers"
+
+
+def test_what_is_left_is_told_by_what_was_not_kept(capsys, monkeypatch):
+    clock = iter([0.0, 120.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    progress = Progress(5, jobs=1)
+    for seconds in (0.0, 119.0):
+        progress.finish("a trial", seconds)
+    kept, trained = capsys.readouterr().out.splitlines()
+    assert kept == "[1/5] a trial"
+    # One took two minutes, three more are to come.
+    assert trained == "[2/5] a trial; about 6 min left"

@@ -1,7 +1,12 @@
 """Comparing methods: what runs, in which order, and what is reported."""
 
 import csv
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -258,6 +263,33 @@ def test_unknown_launchers_and_files(comparison, capsys):
     assert "for ray and submitit" in capsys.readouterr().err
     assert run(comparison, "--set", "seeds") == 2
     assert "expected KEY=VALUE" in capsys.readouterr().err
+    assert run(comparison, "--option=--train_minutes=3") == 2
+    assert "as --set train_minutes=3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_who_ends_it_ends_its_runs(how, comparison, tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\n"
+        "time.sleep(300)\n"
+    )
+    command = [sys.executable, "-m", "s3router.cli", "compare", comparison]
+    process = subprocess.Popen(
+        [*command, "--jobs=2"], stderr=subprocess.PIPE, text=True
+    )
+    while len(pids := [int(f.stem) for f in tmp_path.glob("*.pid")]) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error == "s3router: interrupted\n"
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert len(list(tmp_path.glob("*.pid"))) == 2
 
 
 @pytest.mark.slow
