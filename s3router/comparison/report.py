@@ -7,7 +7,9 @@ from s3router.comparison.spec import Comparison
 from s3router.evaluation.comparison_rows import (
     COMPARISON_COLUMNS,
     comparison_cells,
-    place,
+    places,
+    summary_cells,
+    summary_columns,
 )
 from s3router.evaluation.results import portable, write_result
 from s3router.evaluation.table_format import (
@@ -25,9 +27,13 @@ _LINES = ("--", ":", "-.")
 
 
 def print_table(comparison: Comparison, rows: Sequence[Row]) -> None:
-    """Print the rows on the terminal."""
-    cells = _cells(rows)
-    print(format_table(cells, _columns(comparison)))
+    """Print the rows on the terminal, and below them a summary of places."""
+    plain = portable(rows, "rows")
+    print(format_table(comparison_cells(plain), _columns(comparison)))
+    summary = summary_cells(plain)
+    if len(summary) < len(rows):
+        print(f"\ntest CER % (points against {comparison.baseline} [95% CI])")
+        print(format_table(summary, summary_columns(summary)))
 
 
 def write_report(
@@ -51,7 +57,7 @@ def write_report(
         What was written.
     """
     folder = comparison.output
-    cells = _cells(rows)
+    cells = comparison_cells(portable(rows, "rows"))
     columns = _columns(comparison)
     written = [
         folder / name for name in ("result.json", "table.md", "table.csv")
@@ -102,25 +108,26 @@ def draw(path: Path, comparison: Comparison, rows: Sequence[Row]) -> list[Path]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    places = list(dict.fromkeys(place(row) for row in rows))
+    where = places(rows)
+    titles = list(dict.fromkeys(where))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure, panels = pyplot.subplots(
         1,
-        len(places),
-        figsize=(1.5 + 4.5 * len(places), 4.5),
+        len(titles),
+        figsize=(1.5 + 4.5 * len(titles), 4.5),
         layout="constrained",
         squeeze=False,
         sharey=True,
     )
-    for panel, where in zip(panels[0], places, strict=True):
+    for panel, title in zip(panels[0], titles, strict=True):
         for number, method in enumerate(methods):
             own = [
                 row
-                for row in rows
-                if row["method"] == method and place(row) == where
+                for row, here in zip(rows, where, strict=True)
+                if row["method"] == method and here == title
             ]
             _line(panel, own, method, number)
-        panel.set_title(where)
+        panel.set_title(title)
         panel.set_xlabel("sparsity, % of the masked weights")
     panels[0][0].set_ylabel("test CER, %")
     panels[0][0].set_ylim(bottom=0)
@@ -164,10 +171,6 @@ def _line(panel: object, rows: Sequence[Row], method: str, number: int) -> None:
         color=colour,
         label=method,
     )
-
-
-def _cells(rows: Sequence[Row]) -> list[dict[str, object]]:
-    return [comparison_cells(row) for row in portable(rows, "rows")]
 
 
 def _columns(comparison: Comparison) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Results of `s3router compare` to rows of a table."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from s3router.evaluation.aggregate import Result, rate_text
@@ -42,32 +43,104 @@ def comparison_rows(results: Sequence[Result]) -> list[dict[str, object]]:
         Keys of `COMPARISON_COLUMNS`, values as they are shown.
     """
     return [
-        {**comparison_cells(row), "command": result["command"]}
+        {**cells, "command": result["command"]}
         for result in results
-        for row in result["metrics"]["rows"]
+        for cells in comparison_cells(result["metrics"]["rows"])
     ]
 
 
-def comparison_cells(row: Row) -> dict[str, object]:
-    """Return one row of a comparison as it is shown.
+def summary_rows(results: Sequence[Result]) -> list[dict[str, object]]:
+    """Return the rows of the summary of comparisons: a column a place.
 
     Arguments
     ---------
-    row : mapping
-        Of `metrics["rows"]`, as JSON has it.
+    results : sequence of mapping
+        As for `comparison_rows`.
 
     Returns
     -------
-    dict
+    list of dict
+        Keys of `summary_columns`, and `command`.
+    """
+    return [
+        {**cells, "command": result["command"]}
+        for result in results
+        for cells in summary_cells(result["metrics"]["rows"])
+    ]
+
+
+def summary_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Return a row for each method and its own settings, of all places.
+
+    Arguments
+    ---------
+    rows : sequence of mapping
+        `metrics["rows"]`, as JSON has it.
+
+    Returns
+    -------
+    list of dict
+        `method`, `sparsity`, `bytes`, and for each of `places` the test's
+        error in percent and, but for the baseline, points against it.
+    """
+    summary: dict[tuple, dict[str, object]] = {}
+    for row, where in zip(rows, places(rows), strict=True):
+        key = _method(row), json.dumps(row["own"])
+        cells = summary.setdefault(
+            key,
+            {
+                "method": _method(row),
+                "sparsity": format_share(row["sparsity"]),
+                "bytes": format_bytes(row["bytes"]),
+            },
+        )
+        text = f"{100 * row['test']['rate']:.1f}"
+        if row["against"]:
+            text += f" ({format_points(row['against'])})"
+        cells[where] = text
+    return list(summary.values())
+
+
+def summary_columns(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the columns of rows that `summary_cells` made."""
+    known = {"method", "sparsity", "bytes", "command"}
+    found = dict.fromkeys(
+        key for row in rows for key in row if key not in known
+    )
+    return {
+        "method": "method",
+        "sparsity": "sparsity",
+        **{key: key for key in found},
+        "bytes": "subnetwork",
+    }
+
+
+def comparison_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Return the rows of a comparison as they are shown.
+
+    Arguments
+    ---------
+    rows : sequence of mapping
+        `metrics["rows"]`, as JSON has it.
+
+    Returns
+    -------
+    list of dict
         Keys of `COMPARISON_COLUMNS`.
     """
+    return [
+        _cells(row, where)
+        for row, where in zip(rows, places(rows), strict=True)
+    ]
+
+
+def _cells(row: Row, where: str) -> dict[str, object]:
     settings = [_chosen(row, key) for key in row["chosen"]]
-    others = [f"{k}={v}" for k, v in row["own"].items() if k != "sparsity"]
     against = row["against"]
     seconds = row["seconds_per_batch"]
     return {
-        "where": place(row),
-        "method": " ".join([row["method"], *others]),
+        "where": where,
+        "method": _method(row),
         "chosen": " ".join(settings) or None,
         "sparsity": format_share(row["sparsity"]),
         "dev": f"{100 * row['dev']:.1f}",
@@ -82,9 +155,39 @@ def comparison_cells(row: Row) -> dict[str, object]:
     }
 
 
-def place(row: Row) -> str:
-    """Return what a row shares with those that it is compared with."""
-    return ", ".join(str(value) for value in row["shared"].values()) or "all"
+def places(rows: Sequence[Row]) -> list[str]:
+    """Return for each row what it shares with those it is compared with.
+
+    The first setting is always told, further ones where they tell rows apart.
+
+    Example
+    -------
+    >>> shared = [{"language": "ml", "minutes": m, "epochs": 9} for m in (2, 9)]
+    >>> places([{"shared": one} for one in shared])
+    ['ml, minutes=2', 'ml, minutes=9']
+    """
+    shared = [row["shared"] for row in rows]
+    kept: list[str] = []
+    for key in dict.fromkeys(key for one in shared for key in one):
+        known, finer = (
+            len({json.dumps([one[k] for k in keys]) for one in shared})
+            for keys in (kept, [*kept, key])
+        )
+        if finer > known or not kept:
+            kept.append(key)
+    return [
+        ", ".join(
+            value if isinstance(value := one[key], str) else f"{key}={value}"
+            for key in kept
+        )
+        or "all"
+        for one in shared
+    ]
+
+
+def _method(row: Row) -> str:
+    others = [f"{k}={v}" for k, v in row["own"].items() if k != "sparsity"]
+    return " ".join([row["method"], *others])
 
 
 def _chosen(row: Row, key: str) -> str:

@@ -23,6 +23,8 @@ from s3router.evaluation.benchmark_rows import (
 from s3router.evaluation.comparison_rows import (
     COMPARISON_COLUMNS,
     comparison_rows,
+    summary_columns,
+    summary_rows,
 )
 from s3router.evaluation.export_rows import (
     BAR_COLUMNS,
@@ -50,8 +52,8 @@ class Table:
     ---------
     pattern : str
         Where its results lie, relative to the root of the repository.
-    columns : mapping
-        Column key to title.
+    columns : mapping or callable
+        Column key to title; or what makes it from the rows.
     rows : callable
         Makes the rows from the results.
     note : str
@@ -61,7 +63,7 @@ class Table:
     """
 
     pattern: str
-    columns: Mapping[str, str]
+    columns: Mapping[str, str] | Callable[[Rows], Mapping[str, str]]
     rows: Callable[[Sequence[Mapping[str, object]]], Rows]
     note: str
     commands: bool = True
@@ -76,6 +78,17 @@ def _comparison(name: str) -> Table:
         "chose among as many values for each method. Sparsity is counted in "
         "the saved subnetwork. Differences are paired over test utterances "
         "and seeds.",
+    )
+
+
+def _summary(name: str) -> Table:
+    return Table(
+        f"recipes/commonvoice/results/compare/{name}.json",
+        summary_columns,
+        summary_rows,
+        "Test CER in percent and, in brackets, points against full tuning "
+        "with their 95% interval, paired over test utterances and seeds.",
+        commands=False,
     )
 
 
@@ -104,8 +117,10 @@ TABLES = MappingProxyType(
             commands=False,
         ),
         "compare-methods": _comparison("methods"),
+        "compare-methods-summary": _summary("methods"),
         "compare-sparsities": _comparison("sparsities"),
         "compare-labels": _comparison("labels"),
+        "compare-labels-summary": _summary("labels"),
         "encoder": Table(
             "benchmarks/results/encoder_tiny*.json",
             ENCODER_COLUMNS,

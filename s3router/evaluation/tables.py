@@ -84,7 +84,8 @@ def render(name: str, root: str | Path) -> str:
 
 
 def _columns(name: str, rows: Rows) -> dict[str, str]:
-    columns = dict(TABLES[name].columns)
+    columns = TABLES[name].columns
+    columns = dict(columns(rows) if callable(columns) else columns)
     if any("note" in row for row in rows):
         columns["note"] = "differs in"
     return columns

@@ -80,6 +80,12 @@ def test_all_is_searched_on_dev_then_run_with_every_seed(
     for column in ("where", "method", "test", "trained", "seeds"):
         title = COMPARISON_COLUMNS[column]
         assert [r[column] for r in shown] == [r[title] for r in table]
+    # A summary has a line a method and a column a language.
+    summary = printed.split("points against full [95% CI])")[1].splitlines()
+    assert summary[1].split() == [
+        "method", "sparsity", "zh-CN", "ar", "subnetwork",
+    ]  # fmt: skip
+    assert summary[5].startswith("mask_tuning  50%       6.2 (-10.0 [")
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "plot.svg").read_text()
 
