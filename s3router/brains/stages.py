@@ -22,8 +22,8 @@ from s3router.formats.subnetwork import Subnetwork
 
 #: Settings that may name an earlier stage instead of a subnetwork's folder.
 STARTS = ("start_mask", "start_weights", "start_head")
-#: Of a stage alone: this share of the experiment's sparsity.
-SHARE = "of_sparsity"
+#: Of a stage alone: this share of a setting of the experiment.
+SHARES = {"of_sparsity": "sparsity", "of_epochs": "number_of_epochs"}
 #: Folders that a run makes itself, or files of a stage's own.
 _TAKEN = ("save", "subnetwork", "tensorboard", ".", "..")
 _OWN_FILES = ("save_folder", "subnetwork_folder", "train_log")
@@ -37,8 +37,8 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
     ---------
     path : str
         The experiment's YAML. Its key `stages` is null for one stage, or a
-        list of blocks of settings, each with a `name`; `of_sparsity` there
-        is a share of the experiment's sparsity.
+        list of blocks of settings, each with a `name`; `of_sparsity` and
+        `of_epochs` there are shares of the experiment's own.
     overrides : str or mapping
         Settings of the command line. They hold in every stage, and so must
         not be what a stage sets itself.
@@ -97,9 +97,7 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
                 )
             if start in folders:
                 settings[key] = str(folders[start] / "subnetwork")
-        if SHARE in settings:
-            share = settings.pop(SHARE) * tree["sparsity"]
-            settings["sparsity"] = round(share, 10)
+        _settle_shares(settings, tree)
         settings["output_folder"] = str(folders[name])
         if not last:
             settings["result_file"] = str(folders[name] / "result.json")
@@ -200,12 +198,29 @@ def _checked(
             f"{', '.join(_TAKEN[:3])} are taken"
         )
     for key in stage:
-        if key not in ("name", SHARE) and key not in tree:
+        if key not in ("name", *SHARES) and key not in tree:
             raise SettingError(
                 f"stages: {name}: there is no setting {key!r}. "
                 f"{near(str(key), map(str, tree))}"
             )
     return dict(stage)
+
+
+def _settle_shares(settings: dict, tree: Mapping) -> None:
+    """Replace a stage's shares by what they come to."""
+    for share, key in SHARES.items():
+        if share not in settings:
+            continue
+        if not isinstance(tree[key], int | float):
+            raise SettingError(
+                f"stages: {share} is a share of {key}, which is {tree[key]!r} "
+                "and no number; give each stage its own"
+            )
+        value = settings.pop(share) * tree[key]
+        if key == "number_of_epochs":
+            settings[key] = max(1, round(value))
+        else:
+            settings[key] = round(value, 10)
 
 
 def _resolved(tree: Mapping, key: str) -> object:

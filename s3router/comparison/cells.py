@@ -27,6 +27,9 @@ class Cell:
         One setting, as a learning rate, to its values; dev chooses.
     seeds : tuple of int
         The first one searches.
+    starts : dict
+        A setting, as `start_weights`, to the cell whose subnetworks, of the
+        same seed, are its values.
     """
 
     method: str
@@ -36,6 +39,7 @@ class Cell:
     fixed: dict[str, object] = field(hash=False)
     search: dict[str, list] = field(hash=False)
     seeds: tuple[int, ...]
+    starts: dict[str, "Cell"] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:

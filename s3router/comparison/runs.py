@@ -47,6 +47,8 @@ class Run:
         Its output folder.
     tested : bool
         Whether it reads the test set.
+    starts : dict, optional
+        Settings that other runs give; None: these have not ended.
     """
 
     cell: Cell = field(hash=False)
@@ -54,6 +56,7 @@ class Run:
     seed: int
     folder: Path
     tested: bool
+    starts: dict[str, str] | None = field(hash=False)
 
     @property
     def result(self) -> Path:
@@ -70,7 +73,7 @@ class Run:
         options : sequence of str
             Of SpeechBrain, as `--device=cpu`.
         """
-        settings = self.cell.settings(self.chosen, self.seed)
+        settings = self._settings()
         settings["output_folder"] = str(self.folder)
         settings["evaluate_test"] = self.tested
         told = [
@@ -87,6 +90,8 @@ class Run:
         SettingError
             If what is there was made with other settings.
         """
+        if self.starts is None:
+            return False
         try:
             result = read_result(self.result)
         except (NotFoundError, FormatError):
@@ -105,9 +110,13 @@ class Run:
             return None
         return sum(seconds) if seconds and None not in seconds else None
 
+    def _settings(self) -> dict[str, object]:
+        settings = self.cell.settings(self.chosen, self.seed)
+        return {**settings, **(self.starts or {})}
+
     def _check_settings(self, used: Mapping[str, object]) -> None:
-        told = self.cell.settings(self.chosen, self.seed)
-        for key, expected in _stated(self.cell.yaml, json.dumps(told)).items():
+        told = json.dumps(self._settings())
+        for key, expected in _stated(self.cell.yaml, told).items():
             if key in used and str(expected) != str(used[key]):
                 raise SettingError(
                     f"{self.folder} was made with {key} {used[key]!r}, and "
@@ -170,7 +179,10 @@ def final_runs(cell: Cell, chosen: dict, output: Path) -> list[Run]:
 
 
 def missing_runs(comparison: Comparison) -> list[Run]:
-    """Return what can run now: searches, then seeds of searched cells."""
+    """Return what can run now: searches, then seeds of searched cells.
+
+    A cell that starts from another's subnetworks waits for these.
+    """
     output = comparison.output
     missing = []
     for cell in comparison.cells:
@@ -180,7 +192,9 @@ def missing_runs(comparison: Comparison) -> list[Run]:
             if chosen is None
             else final_runs(cell, chosen, output)
         )
-        missing += [run for run in runs if not run.is_done()]
+        missing += [
+            run for run in runs if run.starts is not None and not run.is_done()
+        ]
     return missing
 
 
@@ -217,4 +231,19 @@ def _run(
 ) -> Run:
     name = "_".join(f"{key}-{word(value)}" for key, value in chosen.items())
     folder = output / cell.name / (name or "as_is") / str(seed)
-    return Run(cell, chosen, seed, folder, tested)
+    starts = _starts(cell, seed, output)
+    return Run(cell, chosen, seed, folder, tested, starts)
+
+
+def _starts(cell: Cell, seed: int, output: Path) -> dict[str, str] | None:
+    """Return a run's settings that other runs give; None: not all ended."""
+    found = {}
+    for key, other in cell.starts.items():
+        chosen = choose(other, output)
+        if chosen is None:
+            return None
+        run = _run(other, chosen, seed, output, tested=False)
+        if not run.is_done():
+            return None
+        found[key] = str(run.folder / "subnetwork")
+    return found

@@ -23,6 +23,10 @@ a list of its own, combined with `each`:
         - {train_minutes: 2, number_of_epochs: 60}
         - {train_minutes: 10, number_of_epochs: 15}
 
+A method may start from what an earlier one found, with the same seed:
+
+        finetune_prune: {..., start_weights: {method: full}}
+
 Must not run anything.
 """
 
@@ -33,6 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3router.brains.hparams import flatten_hparams, parse_yaml
+from s3router.brains.stages import STARTS
 from s3router.comparison.cells import Cell
 from s3router.errors import NotFoundError, SettingError, near
 
@@ -146,22 +151,49 @@ def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
         for together in tree["together"]
     ]
     for shared in shared_settings:
+        earlier: dict[str, list[Cell]] = {}
         for name, block in tree["methods"].items():
             if not isinstance(block, Mapping) or "yaml" not in block:
                 raise SettingError(f"{path}: method {name!r} names no yaml")
             settings = dict(block)
             yaml = settings.pop("yaml")
             search = settings.pop("search", None) or {}
+            starts = _starts(path, name, settings, earlier)
             lists = {k: v for k, v in settings.items() if type(v) is list}
             fixed = {
                 **tree["common"],
                 **{k: v for k, v in settings.items() if k not in lists},
             }
             _check_settings(
-                path, name, yaml, [*fixed, *lists, *search, *shared]
+                path, name, yaml, [*fixed, *lists, *search, *shared, *starts]
             )
-            for own in _combinations(lists):
-                yield Cell(name, yaml, shared, own, fixed, search, seeds)
+            earlier[name] = [
+                Cell(name, yaml, shared, own, fixed, search, seeds, starts)
+                for own in _combinations(lists)
+            ]
+            yield from earlier[name]
+
+
+def _starts(
+    path: Path,
+    method: str,
+    settings: dict[str, object],
+    earlier: Mapping[str, Sequence[Cell]],
+) -> dict[str, Cell]:
+    """Take out of settings what other methods' runs give, as their cells."""
+    found = {}
+    for key in STARTS:
+        value = settings.get(key)
+        if not isinstance(value, Mapping):
+            continue
+        start = settings.pop(key).get("method")
+        if len(earlier.get(start, [])) != 1 or len(value) > 1:
+            raise SettingError(
+                f"{path}: method {method!r}: {key} is {value}, but must be "
+                "{method: NAME} of one that comes before it and has no lists"
+            )
+        (found[key],) = earlier[start]
+    return found
 
 
 def _check_overrides(given: Mapping, tree: Mapping) -> None:

@@ -51,6 +51,23 @@ def test_folders_follow_references_without_building_objects(yaml):
     assert all(stage["seed"] == 8 for stage in (one, two, three))
 
 
+@pytest.mark.parametrize(("epochs", "share"), [(15, 3), (7, 1), (1, 1)])
+def test_a_share_of_the_epochs_is_whole(yaml, epochs, share):
+    stages = "[{name: short, of_epochs: 0.2}, {name: long}]"
+    path = Path(yaml)
+    path.write_text(path.read_text() + f"number_of_epochs: {epochs}\n")
+    short, long = stages_of(yaml, f"stages: {stages}")
+    assert short["number_of_epochs"] == share
+    assert "number_of_epochs" not in long
+
+
+def test_a_share_of_what_is_no_number(yaml):
+    with pytest.raises(
+        SettingError, match="of_sparsity is a share of sparsity"
+    ):
+        stages_of(yaml, "sparsity: {attention: 0.3}")
+
+
 def test_a_long_folder_stays_whole(yaml):
     one, *_, last = stages_of(yaml, {"output_folder": LONG})
     assert one["output_folder"] == str(Path(LONG) / "one")

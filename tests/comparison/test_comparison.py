@@ -127,6 +127,52 @@ def test_commands_are_printed_and_lead_to_the_same(
     assert len(order(tmp_path)) == 12
 
 
+def test_a_method_starts_from_runs_of_another(comparison, tmp_path, capsys):
+    text = comparison.read_text() + (
+        "    pruned:\n"
+        "        yaml: hparams/zh_sparse.yaml\n"
+        "        start_weights: {method: full}\n"
+        "        sparsity: 0.5\n"
+        "        search: {lr_scores: [0.02, 0.04]}\n"
+    )
+    comparison.write_text(text)
+    assert run(comparison, "--print-commands") == 0
+    commands = capsys.readouterr().out
+    assert len(commands.splitlines()) == 6 and "start_weights" not in commands
+    assert run(comparison) == 0
+    out = tmp_path / "out"
+    rows = read_result(out / "result.json")["metrics"]["rows"]
+    assert [row["method"] for row in rows].count("pruned") == 1
+    assert run(comparison) == 0, "what is there is known again"
+    # From the setting of full that dev chose, and from the same seed.
+    for seed in (1, 2):
+        folder = out / "ar" / "pruned" / "lr_scores-0.02" / str(seed)
+        (folder / "result.json").unlink()
+        capsys.readouterr()
+        assert run(comparison, "--print-commands") == 0
+        (command,) = capsys.readouterr().out.splitlines()
+        start = out / "ar" / "full" / "lr_weights-0.02" / str(seed)
+        assert f"--start_weights={start}/subnetwork" in shlex.split(command)
+        assert f"--seed={seed}" in shlex.split(command)
+        assert run(comparison) == 0
+
+    for start in ("{method: none}", "{method: mask_tuning}", "{run: full}"):
+        comparison.write_text(text.replace("{method: full}", start))
+        assert run(comparison) == 2
+        assert "of one that comes before it" in capsys.readouterr().err
+
+
+def test_who_waits_for_a_failed_run_does_not_run(comparison, tmp_path, capsys):
+    text = comparison.read_text().replace("[0.01, 2e-2]", "[0.5, 2e-2]")
+    comparison.write_text(
+        text + "    pruned: {yaml: hparams/zh_sparse.yaml, sparsity: 0.5, "
+        "start_mask: {method: full}, search: {lr_scores: [0.02, 0.04]}}\n"
+    )
+    assert run(comparison) == 1
+    assert capsys.readouterr().err.count("failed (exit 1)") == 1
+    assert not (tmp_path / "out" / "ar" / "pruned").exists()
+
+
 def test_a_run_that_fails_is_one_line_and_others_go_on(
     comparison, tmp_path, capsys
 ):
