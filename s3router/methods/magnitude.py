@@ -10,7 +10,7 @@ NeurIPS 2021, section 2; Frankle and Carbin, ICLR 2019):
 - those of the round before, again and again: IMP, the lottery ticket, where
   each round starts from the pre-trained weights;
 - those of a short training on one language, with `train_weights: False`: the
-  LTH extraction of S3Net (Huang et al., ICASSP 2022), whose mask is laid on
+  LTH extraction of S3Net (Lu et al., ICASSP 2022), whose mask is laid on
   the original weights.
 
 Wherever the mask comes from, the weights under it are the pre-trained ones.

@@ -1,6 +1,6 @@
 """A random mask: the control that every other mask must beat.
 
-S3Net (Huang et al., ICASSP 2022, ablation) found random masks worse than none
+S3Net (Lu et al., ICASSP 2022, ablation) found random masks worse than none
 at all, PARP and the lottery ticket have them as controls.
 """
 

@@ -4,7 +4,7 @@
 
 the first-order estimate of the squared change of the loss when a weight is
 removed (Molchanov et al., CVPR 2019), accumulated over labelled batches, as
-S3Net extracts its masks without training (Huang et al., ICASSP 2022, mask TE).
+S3Net extracts its masks without training (Lu et al., ICASSP 2022, mask TE).
 """
 
 import itertools
