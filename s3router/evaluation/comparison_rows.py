@@ -1,7 +1,7 @@
 """Results of `s3router compare` to rows of a table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from s3router.evaluation.aggregate import Result, rate_text
 from s3router.evaluation.table_format import (
@@ -50,7 +50,7 @@ def comparison_rows(results: Sequence[Result]) -> list[dict[str, object]]:
 
 
 def summary_rows(results: Sequence[Result]) -> list[dict[str, object]]:
-    """Return the rows of the summary of comparisons: a column a place.
+    """Return the rows of one summary of comparisons: a column a place.
 
     Arguments
     ---------
@@ -60,13 +60,11 @@ def summary_rows(results: Sequence[Result]) -> list[dict[str, object]]:
     Returns
     -------
     list of dict
-        Keys of `summary_columns`, and `command`.
+        Keys of `summary_columns`; methods of one name are one row.
     """
-    return [
-        {**cells, "command": result["command"]}
-        for result in results
-        for cells in summary_cells(result["metrics"]["rows"])
-    ]
+    return summary_cells(
+        [row for result in results for row in result["metrics"]["rows"]]
+    )
 
 
 def summary_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
@@ -83,27 +81,38 @@ def summary_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
         `method`, `sparsity`, `bytes`, and for each of `places` the test's
         error in percent and, but for the baseline, points against it.
     """
-    summary: dict[tuple, dict[str, object]] = {}
+    groups: dict[tuple[str, str], dict[str, Row]] = {}
     for row, where in zip(rows, places(rows), strict=True):
         key = _method(row), json.dumps(row["own"])
-        cells = summary.setdefault(
-            key,
-            {
-                "method": _method(row),
-                "sparsity": format_share(row["sparsity"]),
-                "bytes": format_bytes(row["bytes"]),
-            },
-        )
-        text = f"{100 * row['test']['rate']:.1f}"
-        if row["against"]:
-            text += f" ({format_points(row['against'])})"
-        cells[where] = text
-    return list(summary.values())
+        groups.setdefault(key, {})[where] = row
+    return [
+        {
+            "method": method,
+            "sparsity": _span(
+                [r["sparsity"] for r in own.values()], format_share
+            ),
+            "bytes": _span([r["bytes"] for r in own.values()], format_bytes),
+            **{where: _rate_and_points(row) for where, row in own.items()},
+        }
+        for (method, _), own in groups.items()
+    ]
+
+
+def _span(values: Sequence[float], form: Callable[[float], str]) -> str:
+    ends = dict.fromkeys(form(value) for value in (min(values), max(values)))
+    return " to ".join(ends)
+
+
+def _rate_and_points(row: Row) -> str:
+    text = f"{100 * row['test']['rate']:.1f}"
+    if row["against"]:
+        text += f" ({format_points(row['against'])})"
+    return text
 
 
 def summary_columns(rows: Sequence[Row]) -> dict[str, str]:
     """Return the columns of rows that `summary_cells` made."""
-    known = {"method", "sparsity", "bytes", "command"}
+    known = {"method", "sparsity", "bytes"}
     found = dict.fromkeys(
         key for row in rows for key in row if key not in known
     )
