@@ -130,8 +130,8 @@ def command_line() -> str:
         installed command; quoted for a shell.
     """
     words = list(sys.orig_argv)
-    interpreter = Path(words[0])
-    script = Path(words[1]) if len(words) > 1 else None
+    interpreter = Path(words[0]).absolute()
+    script = Path(words[1]).absolute() if len(words) > 1 else None
     if script is not None and script.parent == interpreter.parent:
         words = [script.name, *words[2:]]
     else:

@@ -121,6 +121,7 @@ TABLES = MappingProxyType(
         "compare-sparsities": _comparison("sparsities"),
         "compare-labels": _comparison("labels"),
         "compare-labels-summary": _summary("labels"),
+        "compare-masks": _comparison("masks"),
         "encoder": Table(
             "benchmarks/results/encoder_tiny*.json",
             ENCODER_COLUMNS,

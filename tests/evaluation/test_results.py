@@ -157,8 +157,12 @@ def test_command_as_typed(tmp_path):
     assert done.stdout == f"python {script} '--text=two words'\n"
 
 
-def test_command_of_an_installed_script(monkeypatch):
-    words = ["/env/bin/python", "/env/bin/s3router", "quickstart", "--clean"]
+@pytest.mark.parametrize("prefix", ["", "{folder}/"])
+def test_command_of_an_installed_script(prefix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = prefix.format(folder=tmp_path) + "bin/s3router"
+    python = str(tmp_path / "bin/python")
+    words = [python, script, "quickstart", "--clean"]
     monkeypatch.setattr(sys, "orig_argv", words)
     assert provenance.command_line() == "s3router quickstart --clean"
 
