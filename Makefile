@@ -5,7 +5,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
-PYTEST = $(PY) -m pytest
+# Tests of a file share fixtures and stay together; a worker has one thread.
+WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 # Threads that spin while they wait make two cores slower, not faster.
 export OMP_WAIT_POLICY = PASSIVE

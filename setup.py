@@ -58,6 +58,7 @@ EXTRAS = {
     "cluster": ["ray>=2.40", "submitit>=1.5"],
     "dev": [
         "pytest>=9",
+        "pytest-xdist>=3.8",
         "ruff==0.17.5",
         "peft>=0.21,<1",
         "submitit>=1.5",

@@ -329,7 +329,11 @@ def test_who_ends_it_ends_its_runs(how, comparison, tmp_path):
     )
     command = [sys.executable, "-m", "s3router.cli", "compare", comparison]
     process = subprocess.Popen(
-        [*command, "--jobs=2"], stderr=subprocess.PIPE, text=True
+        [*command, "--jobs=2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells let what they run in the background ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while len(pids := [int(f.stem) for f in tmp_path.glob("*.pid")]) < 2:
         assert process.poll() is None
