@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from s3router.brains.hparams import flatten_hparams, parse_yaml
 from s3router.comparison.collect import rows_of
 from s3router.comparison.launch import Launcher, build_launcher
 from s3router.comparison.report import print_table, write_report
@@ -18,7 +17,11 @@ from s3router.comparison.runs import (
     runs_left,
     search_runs,
 )
-from s3router.comparison.spec import Comparison, read_comparison
+from s3router.comparison.spec import (
+    Comparison,
+    known_settings,
+    read_comparison,
+)
 from s3router.errors import SettingError
 from s3router.evaluation.results import read_result
 
@@ -127,7 +130,7 @@ def _check_options(comparison: Comparison, options: Sequence[str]) -> None:
     for option in options:
         key = option.lstrip("-").partition("=")[0]
         for yaml in {cell.yaml for cell in comparison.cells}:
-            if key in parse_yaml(flatten_hparams(yaml, {}), yaml):
+            if key in known_settings(yaml):
                 raise SettingError(
                     f"--option={option}: {key} is a setting of {yaml}; give "
                     f"it by --set, as --set {option.lstrip('-')}"
