@@ -141,10 +141,10 @@ class Progress:
         self.kept = 0
         self._started = time.perf_counter()
 
-    def finish(self, text: str, seconds: float) -> None:
-        """Count a job; `seconds` since it was begun."""
+    def finish(self, text: str, made: bool) -> None:
+        """Count a job, and whether its result was not there yet."""
         self.done += 1
-        if seconds < 0.5:
+        if not made:
             self.kept += 1
         fresh = self.done - self.kept
         left = self.total - self.done
@@ -242,7 +242,7 @@ def _work(
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             place, kind, argument, cell, began = running.pop(future)
-            result = future.result()
+            result, made = future.result()
             seconds = time.perf_counter() - began
             if kind == "probe":
                 results.append({"encoder": place.encoder, **result})
@@ -252,7 +252,7 @@ def _work(
                 for trial in reversed(cell.add(argument, result)):
                     queue.appendleft((place, "trial", trial, cell))
                 text = f"{place.encoder}: {describe(argument, result)}"
-            progress.finish(f"{text}, {seconds:.0f} s", seconds)
+            progress.finish(f"{text}, {seconds:.0f} s", made)
 
 
 def describe(trial: Trial, result: dict) -> str:

@@ -6,7 +6,7 @@ when it is done: what is there is never computed again.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -72,6 +72,8 @@ class Workbench:
         self.key = encoder_key(self.encoder)
         self.store = FeatureStore(self.encoder, self.work / "features")
         self._tasks: dict[str, Task] = {}
+        #: Results that were not there yet.
+        self.made = 0
 
     def about(self) -> dict[str, object]:
         """Return what the encoder is, and what it has heard if that is told."""
@@ -121,26 +123,32 @@ class Workbench:
     def trial(self, trial: Trial) -> dict[str, object]:
         """Return the result of a trial, from its file if it is there."""
         trial = complete(trial, self.place.device)
-        path = self.path(trial)
-        if not path.is_file():
-            result = run_trial(
+        return self._kept(
+            self.path(trial),
+            lambda: run_trial(
                 trial,
                 self.encoder,
                 self.task(trial["task"]),
                 self.features(trial),
                 self.work / "heads",
-            )
-            write_json(path, result)
-        return read_json(path)
+            ),
+        )
 
     def probe(self, name: str, sizes: ProbeSizes) -> dict[str, object]:
         """Return the result of a probe, from its file if it is there."""
         data = Path(self.place.data)
         parts = [PROBE_VERSION, asdict(sizes), _packs(data)]
-        path = self._path(f"probe-{name}", parts)
+        return self._kept(
+            self._path(f"probe-{name}", parts),
+            lambda: run_probe(name, self.encoder, data, self.store, sizes),
+        )
+
+    def _kept(
+        self, path: Path, compute: Callable[[], dict[str, object]]
+    ) -> dict[str, object]:
         if not path.is_file():
-            result = run_probe(name, self.encoder, data, self.store, sizes)
-            write_json(path, result)
+            write_json(path, compute())
+            self.made += 1
         return read_json(path)
 
     def _path(self, name: str, parts: list) -> Path:
@@ -161,7 +169,9 @@ def workbench(place: Place) -> Workbench:
     return Workbench(place)
 
 
-def do(place: Place, kind: str, argument: object) -> dict[str, object]:
+def do(
+    place: Place, kind: str, argument: object
+) -> tuple[dict[str, object], bool]:
     """Do one job: `features` of a trial, a `trial`, or a `probe`.
 
     Arguments
@@ -175,13 +185,18 @@ def do(place: Place, kind: str, argument: object) -> dict[str, object]:
 
     Returns
     -------
-    dict
-        The result; of features, nothing.
+    result : dict
+        Of features, nothing.
+    made : bool
+        Whether it was not there yet.
     """
     bench = workbench(place)
+    before = bench.made
+    result: dict[str, object] = {}
     if kind == "probe":
-        return bench.probe(*argument)
-    if kind == "features":
+        result = bench.probe(*argument)
+    elif kind == "features":
         bench.features(complete(argument, place.device))
-        return {}
-    return bench.trial(argument)
+    else:
+        result = bench.trial(argument)
+    return result, bench.made > before

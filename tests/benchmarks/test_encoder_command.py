@@ -69,7 +69,7 @@ def test_the_result_is_complete(finished):
         f"mask_tuning - {other}" for other in METHODS[1:]
     }
     assert (folder / "result.png").read_bytes().startswith(b"\x89PNG")
-    for text in ("mask_tuning - lora", "last layer"):
+    for text in ("mask_tuning - lora", "about", "min left", "last layer"):
         assert text in done.stdout
 
 

@@ -315,8 +315,8 @@ def test_what_is_left_is_told_by_what_was_not_kept(capsys, monkeypatch):
     clock = iter([0.0, 120.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     progress = Progress(5, jobs=1)
-    for seconds in (0.0, 119.0):
-        progress.finish("a trial", seconds)
+    for made in (False, True):
+        progress.finish("a trial", made)
     kept, trained = capsys.readouterr().out.splitlines()
     assert kept == "[1/5] a trial"
     # One took two minutes, three more are to come.
