@@ -74,6 +74,7 @@ def run_stage(
 ) -> None:
     """Prepare the data, train, evaluate, and save the subnetwork."""
     hparams = start_experiment(hparams_file, overrides, __file__)
+    unit = selection_unit(hparams["language"], hparams["select_by"])
     csvs = prepare_data(hparams)
     tokens = build_tokens(csvs["train"], hparams)
 
@@ -110,7 +111,7 @@ def run_stage(
     )
     brain.tokens = tokens
     brain.spaceless = is_spaceless(hparams["language"])
-    brain.unit = selection_unit(hparams["language"])
+    brain.unit = unit
     fit_and_test(brain, datasets, hparams)
 
     identity = {
@@ -120,7 +121,7 @@ def run_stage(
         "fingerprint": fingerprint,
         "sample_rate": hparams["sample_rate"],
         "normalize": encoder.normalize_input,
-        "unit": brain.unit,
+        "unit": unit,
         "spaceless": brain.spaceless,
         "head": {"type": "ctc", "layer": "last"},
         "front_end_sparsity": hparams["front_end_sparsity"],

@@ -174,7 +174,7 @@ class CTCBrain(SubnetworkBrain):
 
     @property
     def selection_key(self) -> str:
-        """`CER` for languages without spaces, else `WER`."""
+        """The rate whose lowest value on dev chooses the checkpoint."""
         return "CER" if self.unit == "char" else "WER"
 
     def rates(self) -> dict[str, float]:

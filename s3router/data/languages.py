@@ -5,7 +5,7 @@ Tables only, keyed by the language part of a Common Voice name ("zh-CN" is
 spaces, apostrophes kept inside words. Nothing here touches a text.
 """
 
-from s3router.errors import SettingError
+from s3router.errors import SettingError, one_of
 
 # Written without spaces between words, so words cannot be counted.
 SPACELESS = frozenset(
@@ -110,23 +110,36 @@ def is_spaceless(language: str) -> bool:
     return base_language(language) in SPACELESS
 
 
-def selection_unit(language: str) -> str:
+def selection_unit(language: str, select_by: str = "auto") -> str:
     """Return the unit of the error rate that chooses the checkpoint.
 
     Arguments
     ---------
     language : str
         As "zh-CN".
+    select_by : str
+        `CER`, `WER` or `auto`: characters for languages without spaces, where
+        a word error rate is 0 or 1 for each sentence and says nothing; else
+        words. Far from a working recogniser the word error rate of any
+        language says nothing: it stays near 100% while the other falls.
 
     Returns
     -------
     str
-        "char" for languages without spaces, where a word error rate is 0 or 1
-        for each sentence and says nothing; else "word".
+        "char" or "word".
+
+    Raises
+    ------
+    SettingError
+        If `select_by` is neither of these.
 
     Example
     -------
     >>> selection_unit("zh-CN"), selection_unit("tr")
     ('char', 'word')
+    >>> selection_unit("tr", "CER")
+    'char'
     """
-    return "char" if is_spaceless(language) else "word"
+    if one_of(select_by, ("auto", "CER", "WER"), "select_by") == "auto":
+        return "char" if is_spaceless(language) else "word"
+    return "char" if select_by == "CER" else "word"

@@ -176,6 +176,10 @@ def test_selection_unit():
     for language in ("en", "ko", "vi", "sv-SE", "tt", "zza"):
         assert selection_unit(language) == "word"
         assert not is_spaceless(language)
+    assert selection_unit("sv-SE", "CER") == "char"
+    assert selection_unit("zh-CN", "WER") == "word"
+    with pytest.raises(SettingError, match="unknown select_by 'cer'"):
+        selection_unit("sv-SE", "cer")
 
 
 @pytest.mark.parametrize("bad", [False, None, "", "  ", 3])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -268,3 +269,16 @@ def test_front_end_loses_its_least_channels(recipe, small_encoder, tmp_path):
         assert text.replace(" ", "") == row["hypothesis"].replace(" ", "")
         texts.add(text)
     assert len(texts) > 1
+
+
+def test_the_rate_that_chooses_the_epoch_is_a_setting(recipe, tmp_path):
+    line = error_line(recipe.run(tmp_path, "--select_by=cer"))
+    assert "unknown select_by 'cer'" in line and "WER" in line
+    done = recipe.run(tmp_path, "--select_by=WER", "--number_of_epochs=4")
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = (tmp_path / "train_log.txt").read_text()
+    rates = [float(wer) for wer in re.findall(r"valid WER: ([\d.e+]+)", log)]
+    metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
+    assert len(rates) == 4
+    assert 100 * metrics["dev_wer"] == pytest.approx(min(rates), abs=0.01)
+    assert Subnetwork.load(tmp_path / "subnetwork").config["unit"] == "word"
