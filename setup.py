@@ -61,6 +61,8 @@ EXTRAS = {
         "pytest-xdist>=3.8",
         "ruff==0.17.5",
         "peft>=0.21,<1",
+        # No build of it for newer Pythons yet.
+        "ray>=2.40; python_version < '3.14'",
         "submitit>=1.5",
         "sherpa-onnx>=2.0.1",
         # The packaging test builds a wheel without a network.

@@ -32,7 +32,9 @@ from s3router.brains.experiment import (
     training_copies,
 )
 from s3router.brains.front_end_features import front_end_features
+from s3router.brains.hparams import parse_yaml
 from s3router.brains.loaders import make_loader
+from s3router.brains.method_settings import SHARED, refuse_unused
 from s3router.brains.report import report_run, save_subnetwork
 from s3router.brains.stages import is_finished, mark_finished, stages_of
 from s3router.brains.warm_head import warm_head
@@ -58,6 +60,8 @@ def main(arguments: list[str]) -> None:
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
     stages = stages_of(hparams_file, overrides)
+    told = parse_yaml(overrides, "the command line")
+    refuse_unused(hparams_file, told, told, SHARED)
     for number, settings in enumerate(stages, start=1):
         if number < len(stages) and is_finished(hparams_file, settings):
             continue

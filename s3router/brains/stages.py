@@ -211,12 +211,19 @@ def _settle_shares(settings: dict, tree: Mapping) -> None:
     for share, key in SHARES.items():
         if share not in settings:
             continue
+        part = settings.pop(share)
+        number = isinstance(part, int | float) and not isinstance(part, bool)
+        if not number or not 0 <= part <= 1:
+            raise SettingError(
+                f"stages: {share} is {part!r}, but a share of {key} is a "
+                "number from 0 to 1"
+            )
         if not isinstance(tree[key], int | float):
             raise SettingError(
                 f"stages: {share} is a share of {key}, which is {tree[key]!r} "
                 "and no number; give each stage its own"
             )
-        value = settings.pop(share) * tree[key]
+        value = part * tree[key]
         if key == "number_of_epochs":
             settings[key] = max(1, round(value))
         else:

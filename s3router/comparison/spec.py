@@ -38,6 +38,7 @@ from functools import cache
 from pathlib import Path
 
 from s3router.brains.hparams import flatten_hparams, parse_yaml
+from s3router.brains.method_settings import refuse_unused
 from s3router.brains.stages import STARTS
 from s3router.comparison.cells import Cell
 from s3router.errors import NotFoundError, SettingError, near
@@ -99,8 +100,8 @@ def read_comparison(
     NotFoundError
         If a file does not exist.
     SettingError
-        If a key or a setting is unknown, or methods are searched over
-        different numbers of values.
+        If a key or a setting is unknown, or a method lacks one of its own
+        block, or methods are searched over different numbers of values.
     """
     path = Path(path)
     if not path.is_file():
@@ -168,6 +169,8 @@ def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
             _check_settings(
                 path, name, yaml, [*fixed, *lists, *search, *shared, *starts]
             )
+            if shared is shared_settings[0]:
+                _check_method(path, name, yaml, fixed, block)
             earlier[name] = [
                 Cell(name, yaml, shared, own, fixed, search, seeds, starts)
                 for own in _combinations(lists)
@@ -235,6 +238,18 @@ def _check_settings(
                 f"{path}: method {method!r}: {yaml} has no setting {key!r}. "
                 f"{near(key, sorted(known))}"
             )
+
+
+def _check_method(
+    path: Path, method: str, yaml: str, fixed: Mapping, block: Mapping
+) -> None:
+    """Refuse what a block asks of a method that lacks it."""
+    own = {k: v for k, v in block.items() if k not in ("yaml", "search")}
+    own |= block.get("search") or {}
+    try:
+        refuse_unused(yaml, {**fixed, **own}, own)
+    except SettingError as error:
+        raise SettingError(f"{path}: method {method!r}: {error}") from None
 
 
 def _check_search(path: Path, cells: Sequence[Cell]) -> None:

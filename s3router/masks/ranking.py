@@ -69,18 +69,18 @@ class Ranking:
         pattern: str = "unstructured",
     ):
         self._scope = one_of(scope, SCOPES, "scope")
-        self._pattern = Pattern.parse(pattern)
+        self.pattern = Pattern.parse(pattern)
         self.targets = resolve_targets(encoder, targets)
-        structured = self._pattern.kind == "structured"
+        structured = self.pattern.kind == "structured"
         self._units = plan_units(encoder, self.targets, structured)
         linears = {n: encoder.get_submodule(n) for n in self.targets}
         for name, linear in linears.items():
             check_plain(linear, name)
-        check_pattern(self._pattern, self._scope, linears)
+        check_pattern(self.pattern, self._scope, linears)
         self._shapes = {n: m.weight.shape for n, m in linears.items()}
         self._sparsity = sparsity
         self._workspace = Workspace()
-        shares(sparsity, self._units, self._pattern)
+        shares(sparsity, self._units, self.pattern)
 
     def masks(
         self,
@@ -125,17 +125,17 @@ class Ranking:
             for name, values in ranked.items()
         }
         asked = self._sparsity if sparsity is None else sparsity
-        grouped = self._pattern.kind == "structured"
+        grouped = self.pattern.kind == "structured"
         pools = pools_of(
             self._units,
-            shares(asked, self._units, self._pattern),
+            shares(asked, self._units, self.pattern),
             ranked,
             keeps,
             self._scope,
             grouped,
         )
-        if self._pattern.kind == "n:m":
-            select_n_of_m(pools, self._pattern, self._workspace)
+        if self.pattern.kind == "n:m":
+            select_n_of_m(pools, self.pattern, self._workspace)
         else:
             select(pools, self._workspace)
         if not grouped:

@@ -287,7 +287,10 @@ def _by_key(sparsity: Sparsity, units: Sequence[Unit]) -> list[Share]:
         value = check_sparsity(sparsity)
         return [Share(value, None) for _ in units]
     values = {
-        key: check_sparsity(value, f"sparsity of {key!r}")
+        # JSON, as in results and comparisons, has texts for numbers.
+        int(key) if str(key).isdigit() else key: check_sparsity(
+            value, f"sparsity of {key!r}"
+        )
         for key, value in sparsity.items()
     }
     by_block = bool(values) and all(type(key) is int for key in values)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from s3router.masks.ranking import Ranking
 from s3router.masks.units import Sparsity
 from s3router.methods.fixed_mask import FixedMask
-from s3router.methods.start import load_start, start_weights
+from s3router.methods.start import ranked_start
 
 
 class MagnitudePruning(FixedMask):
@@ -64,5 +64,4 @@ class MagnitudePruning(FixedMask):
                     for name in ranking.targets
                 }
             )
-        start = load_start(self.start_mask, encoder)
-        return ranking.masks(start_weights(start, encoder, ranking.targets))
+        return ranked_start(self.start_mask, encoder, ranking)

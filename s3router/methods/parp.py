@@ -26,7 +26,7 @@ from s3router.errors import SettingError
 from s3router.masks.ranking import Ranking
 from s3router.masks.rules import check_sparsity
 from s3router.methods.base import Method, whole_number
-from s3router.methods.start import load_start, start_weights
+from s3router.methods.start import ranked_start
 from s3router.methods.tunable import free_weights, restore_weights
 
 
@@ -93,11 +93,14 @@ class PARP(Method):
         )
         names = self.ranking.targets
         self._pruned = {n: encoder.get_submodule(n).weight for n in names}
-        ranked: Mapping[str, Tensor] = self._live()
-        if self.start_mask is not None:
-            start = load_start(self.start_mask, encoder)
-            ranked = start_weights(start, encoder, names)
-        self._zero(self.ranking.masks(ranked, self.sparsity_at(0)))
+        sparsity = self.sparsity_at(0)
+        if self.start_mask is None:
+            masks = self.ranking.masks(self._live(), sparsity)
+        else:
+            masks = ranked_start(
+                self.start_mask, encoder, self.ranking, sparsity
+            )
+        self._zero(masks)
         self._tuned = free_weights(encoder)
 
     def plan(self, steps: int) -> None:

@@ -45,8 +45,31 @@ NEUTRAL = {
 }
 
 
-def _settings(method: type[Method]) -> list[str]:
+def settings_of(name: str) -> list[str]:
+    """Return the settings that a method has.
+
+    Arguments
+    ---------
+    name : str
+        A key of `METHODS`.
+
+    Raises
+    ------
+    SettingError
+        If there is no such method.
+
+    Example
+    -------
+    >>> settings_of("adapter")
+    ['adapter_width', 'seed']
+    """
+    method = METHODS[one_of(name, METHODS, "method")]
     return list(inspect.signature(method).parameters)
+
+
+def methods_with(setting: str) -> list[str]:
+    """Return the names of the methods that have a setting."""
+    return [name for name in METHODS if setting in settings_of(name)]
 
 
 def build_method(name: str, **settings: object) -> Method:
@@ -83,21 +106,20 @@ def build_method(name: str, **settings: object) -> Method:
     >>> build_method("head_only", sparsity=0.5).describe()
     {'method': 'head_only'}
     """
-    one_of(name, METHODS, "method")
-    known = {o for method in METHODS.values() for o in _settings(method)}
+    own = settings_of(name)
+    known = {option for method in METHODS for option in settings_of(method)}
     for option in settings:
         if option not in known:
             raise SettingError(
                 f"no method has a setting {option!r}: "
                 f"{near(option, known)}Known: {', '.join(sorted(known))}"
             )
-    own = _settings(METHODS[name])
     for option, neutral in NEUTRAL.items():
         value = settings.get(option, neutral)
         if option not in own and value != neutral:
-            having = [n for n, m in METHODS.items() if option in _settings(m)]
             raise SettingError(
                 f"the method {name!r} has no setting {option!r}, which is "
-                f"{value!r}; methods with it: {', '.join(having)}"
+                f"{value!r}; methods with it: "
+                f"{', '.join(methods_with(option))}"
             )
     return METHODS[name](**{k: v for k, v in settings.items() if k in own})

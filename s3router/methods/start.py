@@ -13,6 +13,7 @@ from s3router.errors import MismatchError, SettingError
 from s3router.formats.fingerprint import fingerprint
 from s3router.formats.subnetwork import Subnetwork
 from s3router.masks.exchange import as_tensor
+from s3router.masks.ranking import Ranking
 from s3router.masks.targets import find_blocks
 
 
@@ -50,37 +51,79 @@ def load_start(path: str | os.PathLike, encoder: nn.Module) -> Subnetwork:
     return loaded
 
 
-def start_weights(
-    start: Subnetwork, encoder: nn.Module, names: Sequence[str]
+def ranked_start(
+    path: str | os.PathLike,
+    encoder: nn.Module,
+    ranking: Ranking,
+    sparsity: float | None = None,
 ) -> dict[str, Tensor]:
-    """Return the weights of some layers as a subnetwork leaves them.
+    """Return masks by the magnitude of another subnetwork's weights.
+
+    These are its tuned weights, or the encoder's own where it has none, times
+    its mask, if it has one: what it removed stays removed.
 
     Arguments
     ---------
-    start : Subnetwork
-        Its tuned weights, or the encoder's own where it has none, times its
-        masks, where it has some.
+    path : str or path
+        The folder of the subnetwork.
     encoder : torch.nn.Module
-        The one that it was made for.
-    names : sequence of str
-        Linear layers.
+        As it was loaded, without masks.
+    ranking : Ranking
+        Its targets and its pattern.
+    sparsity : float, optional
+        Instead of the ranking's.
 
     Returns
     -------
     dict
-        By layer: float32 `(out, in)`, on the CPU.
+        By target: bool `(out, in)`, True where kept.
+
+    Raises
+    ------
+    NotFoundError, FormatError
+        If there is no such subnetwork, or it is damaged.
+    MismatchError
+        If it was made for another encoder, or masks only some of the targets.
+    SettingError
+        If it is sparser than what is asked for, so that something would have
+        to come back and nothing says what.
     """
-    found = {}
-    for name in names:
-        tuned = start.weights.get(f"{name}.weight")
-        if tuned is None:
-            weight = encoder.get_submodule(name).weight.detach().float().cpu()
-        else:
-            weight = as_tensor(tuned)
-        if name in start.masks:
-            weight = weight * as_tensor(start.masks[name])
-        found[name] = weight
-    return found
+    start = load_start(path, encoder)
+    if start.masks:
+        _check_targets(start, ranking.targets, path)
+    masks = ranking.masks(
+        {
+            name: _effective_weight(start, encoder, name)
+            for name in ranking.targets
+        },
+        sparsity,
+    )
+    back = sum(
+        int((mask & ~as_tensor(start.masks[name])).sum())
+        for name, mask in masks.items()
+        if start.masks
+    )
+    if back and ranking.pattern.kind == "unstructured":
+        raise SettingError(
+            f"start_mask: {path} removes more than is asked for, so that "
+            f"{back} weights would have to come back by chance; ask for a "
+            "sparsity of at least "
+            f"{start.config.get('measured_sparsity', 'its own')}"
+        )
+    return masks
+
+
+def _effective_weight(
+    start: Subnetwork, encoder: nn.Module, name: str
+) -> Tensor:
+    tuned = start.weights.get(f"{name}.weight")
+    if tuned is None:
+        weight = encoder.get_submodule(name).weight.detach().float().cpu()
+    else:
+        weight = as_tensor(tuned)
+    if name in start.masks:
+        weight = weight * as_tensor(start.masks[name])
+    return weight
 
 
 def start_masks(
@@ -114,10 +157,16 @@ def start_masks(
             f"start_mask: the subnetwork {path} has no mask; it was made by "
             f"{start.config.get('method')!r}"
         )
+    _check_targets(start, names, path)
+    return {name: as_tensor(start.masks[name]) for name in names}
+
+
+def _check_targets(
+    start: Subnetwork, names: Sequence[str], path: str | os.PathLike
+) -> None:
     if missing := [name for name in names if name not in start.masks]:
         raise MismatchError(
             f"start_mask: {path} masks other targets: it has no mask of "
             f"{missing[0]} ({len(missing)} of {len(names)} are missing); its "
             f"targets are {start.config.get('targets')!r}"
         )
-    return {name: as_tensor(start.masks[name]) for name in names}

@@ -89,6 +89,8 @@ def test_without_stages_there_is_one(yaml):
         ("stages: [{name: save}]", "cannot be the name"),
         ("stages: [{name: ..}]", "cannot be the name"),
         ("stages: [{name: a, start_mask: a}]", "does not come before it"),
+        ("stages: [{name: a, of_sparsity: 1.5}]", "a number from 0 to 1"),
+        ("stages: [{name: a, of_epochs: half}]", "a number from 0 to 1"),
         (
             "stages: [{name: a, start_mask: b}, {name: b}]",
             "does not come before it",

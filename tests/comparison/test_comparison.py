@@ -217,6 +217,27 @@ def test_settings_that_a_method_states_are_not_overridden(comparison, capsys):
         assert who in capsys.readouterr().err
 
 
+def test_a_setting_that_a_method_lacks_is_refused(comparison, capsys):
+    text = comparison.read_text()
+    full = "full: {yaml: hparams/zh_full.yaml, "
+    for setting, told in (
+        ("sparsity: [0.1, 0.5], ", "sparsity is [0.1, 0.5]"),
+        ("mask_rule: positive, ", "mask_rule is 'positive'"),
+    ):
+        comparison.write_text(text.replace(full, full + setting))
+        assert run(comparison) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert f"method 'full': {told}" in error
+        assert "methods with it: mask_tuning" in error
+    # What asks for nothing is let through; stages may each lack something.
+    comparison.write_text(
+        text.replace(full, full + "start_mask: null, ").replace(
+            "zh_sparse", "zh_finetune_prune"
+        )
+    )
+    assert run(comparison, "--print-commands") == 0
+
+
 def test_what_changes_together_is_one_group(comparison, capsys):
     text = comparison.read_text().replace(
         "methods:",

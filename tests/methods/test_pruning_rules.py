@@ -153,8 +153,8 @@ def test_rounds_of_magnitude_pruning_are_the_lottery_ticket(tmp_path):
         np.testing.assert_array_equal(mask, expected[name])
 
 
-def build_and_prepare(name, encoder, **settings):
-    method = build_method(name, **settings)
+def build_and_prepare(name, encoder, targets="all", **settings):
+    method = build_method(name, targets=targets, **settings)
     method.prepare(encoder)
     return method
 
@@ -335,3 +335,28 @@ def test_a_start_of_another_encoder_is_refused(name, tmp_path):
     folder = save(full, tmp_path / "other", seed=1)
     with pytest.raises(MismatchError, match="was made for the encoder"):
         build_and_prepare(name, make_encoder(), start_mask=str(folder))
+
+
+@pytest.mark.parametrize("name", ["magnitude", "parp"])
+def test_a_start_that_masks_other_targets_is_refused(name, tmp_path):
+    other = build_and_prepare("magnitude", make_encoder(), "attention")
+    folder = save(other, tmp_path / "attention")
+    with pytest.raises(MismatchError, match="masks other targets"):
+        build_and_prepare(name, make_encoder(), start_mask=str(folder))
+    # Fewer targets than it masks are there.
+    sparse = build_and_prepare("magnitude", make_encoder(), sparsity=0.5)
+    folder = save(sparse, tmp_path / "all")
+    build_and_prepare(name, make_encoder(), "attention", start_mask=str(folder))
+
+
+@pytest.mark.parametrize("name", ["magnitude", "parp"])
+def test_a_start_sparser_than_asked_for_is_refused(name, tmp_path):
+    sparse = build_and_prepare("magnitude", make_encoder(), sparsity=0.5)
+    start = str(save(sparse, tmp_path / "half"))
+    with pytest.raises(SettingError, match="at least 0.5"):
+        build_and_prepare(name, make_encoder(), sparsity=0.4, start_mask=start)
+    method = build_and_prepare(
+        name, make_encoder(), sparsity=0.6, start_mask=start
+    )
+    for key, mask in method.masks().items():
+        assert not (mask & ~sparse.masks()[key]).any()

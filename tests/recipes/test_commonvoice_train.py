@@ -196,6 +196,10 @@ def error_line(done: subprocess.CompletedProcess) -> str:
         (["--encoder=/nowhere/encoder"], ["/nowhere/encoder"]),
         (["--encoder=facebook/wav2vec2-base"], ["--encoder=tiny"]),
         (["--method=mask"], ["mask_tuning"]),
+        (
+            ["--method=parp", "--mask_rule=positive"],
+            ["mask_rule is 'positive'", "(parp)", "mask_tuning"],
+        ),
         (["--no_such_setting=1"], ["no_such_setting"]),
         (["--score_init=zero"], ["zero"]),
         (["--language=xx"], ["xx"]),
