@@ -6,7 +6,8 @@ them can be overridden on the command line as in SpeechBrain. A shared file
 may name `profiles`: settings that suit one encoder, which stand between the
 files and the command line, so that `--encoder=tiny` brings rates that fit a
 small encoder and an explicit `--lr_scores=...` still wins. For an encoder of
-another name, `--settings_for=tiny` asks for them.
+another name, `--settings_for=tiny` asks for them. A profile is a file beside
+the shared one; who extends that may add a block to it, for what suits a method.
 """
 
 from io import StringIO
@@ -44,15 +45,15 @@ def flatten_hparams(path: str | Path, overrides: str | dict = "") -> str:
     """
     given = parse_yaml(overrides, "the command line")
     tree, folder = _extended(Path(path))
-    profiles = tree.pop("profiles", {})
+    profiles = tree.pop("profiles")
     settings = {**tree, **given}
     wanted = settings.get("settings_for")
     if wanted is not None:
         one_of(wanted, profiles, "profile (settings_for)")
     else:
         wanted = settings.get("encoder")
-    if wanted in profiles:
-        profile = _read(folder / profiles[wanted])
+    for part in profiles.get(wanted, []):
+        profile = part if isinstance(part, dict) else _read(folder / part)
         _update(tree, profile, f"profile {wanted!r}")
     _update(tree, given, "the command line")
     text = StringIO()
@@ -88,12 +89,20 @@ def load_hparams(path: str | Path, overrides: str | dict = "") -> dict:
 
 
 def _extended(path: Path) -> tuple[dict, Path]:
+    """Return a file's tree with that of its parents, and where the last lies.
+
+    `profiles` is there by name: a file, then blocks.
+    """
     tree = _read(path)
     parent = tree.pop("extends", None)
+    own = tree.pop("profiles", {})
     if parent is None:
+        tree["profiles"] = {name: [file] for name, file in own.items()}
         return tree, path.parent
     base, folder = _extended(path.parent / parent)
     _update(base, tree, str(path))
+    for name, block in own.items():
+        base["profiles"][one_of(name, base["profiles"], "profile")] += [block]
     return base, folder
 
 

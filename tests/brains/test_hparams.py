@@ -42,6 +42,26 @@ def test_profile_stands_between_files_and_command_line(folder):
     assert (won["rate"], won["double"]) == (9.0, 18.0)
 
 
+def test_a_child_adds_to_a_profile(folder):
+    path = folder / "method.yaml"
+    path.write_text(
+        "extends: child.yaml\nrate: 2.0\n"
+        "profiles:\n    small: {rate: 4.0, seed: 8}\n"
+    )
+    last = folder / "last.yaml"
+    last.write_text("extends: method.yaml\n")
+    for yaml in (path, last):
+        big = load_hparams(yaml, "data_folder: x")
+        assert (big["rate"], big["seed"]) == (2.0, 7)
+        small = load_hparams(yaml, "data_folder: x\nencoder: small")
+        assert (small["rate"], small["seed"], small["double"]) == (4, 8, 8)
+        won = load_hparams(yaml, "data_folder: x\nencoder: small\nseed: 3")
+        assert (won["rate"], won["seed"]) == (4, 3)
+    path.write_text("extends: child.yaml\nprofiles:\n    smal: {rate: 4.0}\n")
+    with pytest.raises(SettingError, match="did you mean 'small'"):
+        load_hparams(path, "data_folder: x")
+
+
 def test_profile_can_be_asked_for_by_name(folder):
     path = folder / "child.yaml"
     asked = load_hparams(path, "data_folder: x\nsettings_for: small")

@@ -1,5 +1,6 @@
 """Every YAML of a method as its user runs it; stages resume and export."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,12 +8,18 @@ import numpy as np
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
+from s3router.brains.hparams import parse_yaml
 from s3router.cli import main
 from s3router.formats.subnetwork import Subnetwork
+from s3router.models.encoder import load_encoder
 
 HPARAMS = Path(__file__).resolve().parents[2] / "hparams"
 ONE_STAGE = ["parp", "parp_p", "mpi", "taylor", "random"]
-QUICK = ("--number_of_epochs=2", "--reprune_every=2", "--taylor_batches=3")
+QUICK = {
+    "parp": ["--reprune_every=2"],
+    "parp_p": ["--reprune_every=2"],
+    "taylor": ["--taylor_batches=3"],
+}
 
 
 def result_of(folder: Path) -> dict:
@@ -20,7 +27,8 @@ def result_of(folder: Path) -> dict:
 
 
 def run(recipe, name, output, *options):
-    done = recipe.of(f"zh_{name}").run(output, *QUICK, *options)
+    quick = "--number_of_epochs=2", *QUICK.get(name, [])
+    done = recipe.of(f"zh_{name}").run(output, *quick, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -54,6 +62,62 @@ def test_small_additions_are_stored_and_exported(name, recipe, tmp_path):
     )
     assert not status
     assert (bundle / "zh-CN" / "model.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_lora_is_stored_merged(recipe, tmp_path):
+    run(recipe, "lora", tmp_path)
+    found = Subnetwork.load(tmp_path / "subnetwork")
+    assert found.weights and not found.masks
+    stored = sum(weight.nbytes for weight in found.weights.values())
+    assert 0 < found.config["adapter_bytes"] < stored / 2
+
+
+def encoder_weights(folder: Path) -> dict[str, np.ndarray]:
+    model = load_encoder(str(folder)).model
+    return {n: p.detach().numpy() for n, p in model.named_parameters()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["imp", "lth", "lth_iterative"])
+def test_rounds_go_on_from_each_others_masks(
+    name, recipe, tmp_path, small_encoder
+):
+    run(recipe, name, tmp_path)
+    text = (HPARAMS / f"zh_{name}.yaml").read_text()
+    first, *rounds, _ = [s["name"] for s in parse_yaml(text, name)["stages"]]
+    found = [
+        Subnetwork.load(folder / "subnetwork")
+        for folder in (*(tmp_path / r for r in rounds), tmp_path)
+    ]
+    for last, following in itertools.pairwise(found):
+        assert last.sparsity() < following.sparsity()
+        for key, mask in following.masks.items():
+            assert not (mask & ~last.masks[key]).any()
+    assert found[-1].sparsity() == pytest.approx(0.5, abs=1e-4)
+    # Extraction keeps the original weights, and so stores none.
+    assert bool(found[-1].weights) == (name == "imp")
+    assert result_of(tmp_path)["extra"]["method"] == name
+    tuned = Subnetwork.load(tmp_path / first / "subnetwork")
+    original = encoder_weights(small_encoder)
+    magnitude = {
+        key: np.abs(tuned.weights[f"{key}.weight"]) for key in found[0].masks
+    }
+    assert any(
+        (magnitude[key] != np.abs(original[f"{key}.weight"])).any()
+        for key in magnitude
+    )
+    if name == "imp":  # One ranking over all layers, of the tuned weights.
+        kept, gone = (
+            np.concatenate(
+                [magnitude[k][m == keep] for k, m in found[0].masks.items()]
+            )
+            for keep in (True, False)
+        )
+        assert gone.max() <= kept.min()
+    else:
+        for key, mask in found[0].masks.items():
+            assert magnitude[key][~mask].max() <= magnitude[key][mask].min()
 
 
 @pytest.fixture(scope="module")

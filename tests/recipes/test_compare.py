@@ -7,7 +7,7 @@ import pytest
 from s3router.cli import main
 from s3router.comparison.spec import read_comparison
 
-SPECS = ("labels", "methods", "sparsities")
+SPECS = ("labels", "masks", "methods", "sparsities")
 
 
 @pytest.mark.parametrize("name", SPECS)
