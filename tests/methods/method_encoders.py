@@ -70,9 +70,14 @@ def train(
         method.after_step(step)
 
 
-def save(method: Method, folder: Path, seed: int = 0) -> Path:
-    """Save what a method found for the encoder of a seed."""
-    encoder = make_encoder(seed)
+def save(
+    method: Method,
+    folder: Path,
+    seed: int = 0,
+    encoder: nn.Module | None = None,
+) -> Path:
+    """Save what a method found for an encoder, or for that of a seed."""
+    encoder = encoder or make_encoder(seed)
     weights = {
         name: encoder.get_submodule(name).weight.detach().numpy()
         for name in resolve_targets(encoder, "all")

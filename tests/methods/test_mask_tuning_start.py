@@ -169,6 +169,65 @@ def test_fine_tune_then_prune_masks_the_tuned_weights(tmp_path):
     assert_saved_is_what_runs(encoder, method, tmp_path)
 
 
+def largest_kept(scores, share):
+    """Return the masks by |score|, each matrix by itself, in plain numpy."""
+    masks = {}
+    for name, values in scores.items():
+        keep = np.ones(values.size, bool)
+        order = np.argsort(np.abs(values).ravel(), kind="stable")
+        keep[order[: round(share * values.size)]] = False
+        masks[name] = keep.reshape(values.shape)
+    return masks
+
+
+def plain_gradients(tuned, masked):
+    """Return the loss's gradients of weights in an encoder without masks."""
+    encoder = make_encoder()
+    put_weights(encoder, tuned)
+    put_weights(encoder, {f"{name}.weight": w for name, w in masked.items()})
+    linears = {name: encoder.get_submodule(name) for name in masked}
+    for linear in linears.values():
+        linear.weight.requires_grad_(True)
+    loss(encoder).backward()
+    return {name: m.weight.grad.numpy() for name, m in linears.items()}
+
+
+def test_fine_tune_then_prune_follows_its_rule_in_numpy(tmp_path):
+    """Scores start as the tuned weights; SGD on them, step by step."""
+    tuned_encoder = make_encoder()
+    full = build_method("full")
+    full.prepare(tuned_encoder)
+    train(tuned_encoder, full, steps=5)
+    folder = str(save(full, tmp_path / "full"))
+    encoder, method = prepared(
+        start_weights=folder, init="weight_magnitude_with_scale"
+    )
+    tuned = Subnetwork.load(folder).weights
+    weights = {name: tuned[f"{name}.weight"] for name in method.masks()}
+    scores = {name: weight.copy() for name, weight in weights.items()}
+    rate, first = np.float32(0.5), largest_kept(scores, 0.5)
+    (group,) = method.parameter_groups().values()
+    optimizer = torch.optim.SGD(group, lr=float(rate))
+    for step in range(1, 5):
+        masks = largest_kept(scores, 0.5)
+        for name, mask in method.masks().items():
+            np.testing.assert_array_equal(mask.numpy(), masks[name])
+        effective = {n: w * masks[n] for n, w in weights.items()}
+        for name, gradient in plain_gradients(tuned, effective).items():
+            # Straight through the selection, and through the |score|.
+            sign = np.sign(scores[name])
+            scores[name] = scores[name] - rate * sign * gradient * weights[name]
+        loss(encoder).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(step)
+    last = largest_kept(scores, 0.5)
+    for name, mask in method.masks().items():
+        np.testing.assert_array_equal(mask.numpy(), last[name])
+    moved = sum((last[name] != mask).sum() for name, mask in first.items())
+    assert moved > 100
+
+
 def assert_saved_is_what_runs(encoder, method, tmp_path):
     loaded = Subnetwork.load(save(method, tmp_path / "saved"))
     plain = make_encoder()

@@ -159,6 +159,63 @@ def build_and_prepare(name, encoder, targets="all", **settings):
     return method
 
 
+def tuned_by_formula(tmp_path):
+    """Return a fine-tuned subnetwork, and what it made of the weights."""
+    encoder = formula_encoder()
+    full = build_and_prepare("full", encoder)
+    names = list(build_and_prepare("random", formula_encoder()).masks())
+    pretend_to_train(encoder, names, step=1)
+    folder = save(full, tmp_path / "full", encoder=formula_encoder())
+    return str(folder), weights_of(encoder, names)
+
+
+@pytest.mark.parametrize("scope", RULES)
+def test_extraction_lays_the_tuned_models_mask_on_the_original(scope, tmp_path):
+    start, tuned = tuned_by_formula(tmp_path)
+    encoder = formula_encoder()
+    method = build_and_prepare(
+        "magnitude",
+        encoder,
+        sparsity=0.4,
+        scope=scope,
+        start_mask=start,
+        train_weights=False,
+    )
+    train(encoder, method, steps=3)
+    expected = RULES[scope](tuned, 0.4)
+    assert_masks(method, expected)
+    original = weights_of(formula_encoder(), tuned)
+    for name, weight in weights_of(encoder, tuned).items():
+        np.testing.assert_array_equal(weight, original[name] * expected[name])
+    assert any(
+        (mask != expected[name]).any()
+        for name, mask in RULES[scope](original, 0.4).items()
+    )
+
+
+def test_parp_starts_from_a_fine_tuned_models_mask(tmp_path):
+    start, tuned = tuned_by_formula(tmp_path)
+    encoder = formula_encoder()
+    method = build_and_prepare(
+        "parp", encoder, sparsity=0.4, reprune_every=2, start_mask=start
+    )
+    method.plan(4)
+    expected = smallest_removed(tuned, 0.4)
+    original = weights_of(formula_encoder(), tuned)
+    now = {name: original[name] * expected[name] for name in tuned}
+    for name, weight in weights_of(encoder, tuned).items():
+        np.testing.assert_array_equal(weight, now[name])
+    other = formula_encoder()
+    with torch.no_grad():
+        for name, weight in now.items():
+            other.get_submodule(name).weight.copy_(torch.from_numpy(weight))
+    for step in (1, 2):
+        for one in (encoder, other):
+            pretend_to_train(one, tuned, step)
+        method.after_step(step)
+    assert_masks(method, smallest_removed(weights_of(other, tuned), 0.4))
+
+
 # -- random -----------------------------------------------------------------
 
 
