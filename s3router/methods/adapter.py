@@ -1,6 +1,9 @@
 """Bottleneck adapters: the other way to add a language to a frozen encoder.
 
-As MMS adds languages, and a baseline of S3-Router and S3Net; see
+    y = f(x) + W_up relu(W_down norm(f(x))),  W_up and W_down trained
+
+behind each feed-forward part f, as MMS adds languages (Pratap et al., 2023,
+section 5.3), and a baseline of S3-Router and S3Net; see
 `s3router.models.bottleneck`. The adapters are stored as weights of their own,
 since they cannot be merged into others.
 """

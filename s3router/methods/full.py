@@ -1,5 +1,7 @@
 """Full tuning: every weight behind the convolutional front end is trained.
 
+    W <- W - rate * Adam(d loss / d W),  for all W but the front end's
+
 The dense baseline. As in the weight tuning of S3-Router and unlike PARP's own
 baselines, nothing is held frozen at the start; the front end stays frozen, as
 in all methods here and in the fine-tuning of wav2vec 2.0 (Baevski et al.,

@@ -1,4 +1,10 @@
-"""Head only: the frozen encoder as it is; the floor that others must beat."""
+"""Head only: the frozen encoder as it is; the floor that others must beat.
+
+    logits = V h(x) + b,  with the last layer h fixed, V and b trained
+
+A linear probe, as in SUPERB (Yang et al., Interspeech 2021, section 2), but of
+the last layer alone, since that is what other methods change.
+"""
 
 from torch import Tensor, nn
 

@@ -1,7 +1,9 @@
 """Mask tuning: frozen weights, one trained score per weight, keep the top.
 
-Source: S3-Router (Fu et al., NeurIPS 2022), section 3. The effective weight
-is ``m(s) * w``, where ``m`` keeps the weights with the largest ``|s|``; the
+    W_eff = m(s) * W,  m keeps the largest |s|
+    s <- s - rate * Adam(sign(s) * W * d loss / d W_eff)
+
+Source: S3-Router (Fu et al., NeurIPS 2022), section 3. W stays frozen; the
 gradient passes the selection straight through.
 """
 

@@ -1,5 +1,8 @@
 """PARP: prune, adjust, re-prune.
 
+    W <- m(W) * W             every n updates, m keeps the largest |W|
+    W <- W - rate * Adam(d loss / d W)      at every update, for all W
+
 Source: Lai et al. (NeurIPS 2021), section 3, algorithm 1; as its code does it:
 
 1. The initial mask removes the smallest |weights|, of the pre-trained model

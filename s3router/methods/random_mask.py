@@ -1,5 +1,8 @@
 """A random mask: the control that every other mask must beat.
 
+    m_ij = 1 where u_ij is among the largest of its matrix (or of all),
+    u_ij uniform in [0, 1)
+
 S3Net (Lu et al., ICASSP 2022, ablation) found random masks worse than none
 at all, PARP and the lottery ticket have them as controls.
 """

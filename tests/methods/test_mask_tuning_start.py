@@ -205,7 +205,7 @@ def test_fine_tune_then_prune_follows_its_rule_in_numpy(tmp_path):
     tuned = Subnetwork.load(folder).weights
     weights = {name: tuned[f"{name}.weight"] for name in method.masks()}
     scores = {name: weight.copy() for name, weight in weights.items()}
-    rate, first = np.float32(0.5), largest_kept(scores, 0.5)
+    rate, first = np.float32(20), largest_kept(scores, 0.5)
     (group,) = method.parameter_groups().values()
     optimizer = torch.optim.SGD(group, lr=float(rate))
     for step in range(1, 5):
