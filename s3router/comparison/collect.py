@@ -40,7 +40,8 @@ def rows_of(comparison: Comparison) -> list[dict[str, object]]:
         `seeds` (those that are there), `dev`, `test` (`ErrorRate`, pooled),
         `against` (`PairedDifference` to the baseline, or None), `sparsity`
         (measured on the saved masks), `trained`, `bytes`, `adapter_bytes`
-        or None, `seconds_per_batch`, `peak_memory_bytes`.
+        or None, `seconds_per_batch`, `peak_memory_bytes`, and, of all runs
+        of the cell, searches included, `runs` and `training_seconds`.
     """
     finished = {
         index: runs
@@ -80,6 +81,8 @@ def _row(
     results = [read_result(run.result) for run in runs]
     extras = [result["extra"] for result in results]
     saved = [Subnetwork.load(run.folder / "subnetwork") for run in runs]
+    searched = search_runs(cell, output)
+    trained = {run.folder: run for run in (*searched, *runs)}.values()
 
     def mean(key: str) -> float | None:
         values = [e[key] for e in extras if e.get(key) is not None]
@@ -95,7 +98,7 @@ def _row(
             " ".join(f"{k}={v}" for k, v in run.chosen.items()): read_result(
                 run.result
             )["metrics"]["dev_cer"]
-            for run in search_runs(cell, output)
+            for run in searched
         },
         "seeds": [run.seed for run in runs],
         "dev": statistics.fmean(r["metrics"]["dev_cer"] for r in results),
@@ -109,6 +112,8 @@ def _row(
         "bytes": mean("subnetwork_bytes"),
         "seconds_per_batch": mean("seconds_per_batch"),
         "peak_memory_bytes": mean("peak_memory_bytes"),
+        "runs": len(trained),
+        "training_seconds": sum(run.total_seconds() or 0.0 for run in trained),
     }
 
 

@@ -34,6 +34,8 @@ def print_table(comparison: Comparison, rows: Sequence[Row]) -> None:
     if len(summary) < len(rows):
         print(f"\ntest CER % (points against {comparison.baseline} [95% CI])")
         print(format_table(summary, summary_columns(summary)))
+    runs = sum(row["runs"] for row in rows)
+    print(f"{runs} runs, {_hours(rows):.1f} h of training in all")
 
 
 def write_report(
@@ -79,13 +81,21 @@ def write_report(
         },
         seed=min(seed for row in rows for seed in row["seeds"]),
         metrics={"rows": list(rows)},
-        extra={"comparison": comparison.output.name},
+        extra={
+            "comparison": comparison.output.name,
+            "runs": sum(row["runs"] for row in rows),
+            "training_hours": round(_hours(rows), 2),
+        },
     )
     tables = (markdown_table(cells, columns) + "\n", csv_table(cells, columns))
     for path, text in zip(written[1:], tables, strict=True):
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return [*written, *draw(folder / "plot", comparison, rows)]
+
+
+def _hours(rows: Sequence[Row]) -> float:
+    return sum(row["training_seconds"] for row in rows) / 3600
 
 
 def draw(path: Path, comparison: Comparison, rows: Sequence[Row]) -> list[Path]:

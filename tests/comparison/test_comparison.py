@@ -66,8 +66,14 @@ def test_all_is_searched_on_dev_then_run_with_every_seed(
     assert difference["difference"] == pytest.approx(-4 / 40)
     assert difference["low"] < -4 / 40 < difference["high"]
     assert best["peak_memory_bytes"] == 2e8
+    # Two values searched, the better one with a second seed; a second each.
+    assert (best["runs"], best["training_seconds"]) == (3, 3.0)
+    extra = read_result(out / "result.json")["extra"]
+    # 18 s of training.
+    assert (extra["runs"], extra["training_hours"]) == (18, 0.01)
 
     printed = capsys.readouterr().out
+    assert "18 runs, 0.0 h of training" in printed
     assert "12 of 18 runs" in printed or "18 of 18 runs" in printed
     for text in ("mask_tuning", "min left", "50%", "lr_scores=0.02"):
         assert text in printed
