@@ -1,12 +1,12 @@
 """The command `s3router compare`."""
 
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s3router.comparison.collect import rows_of
+from s3router.comparison.estimate import announce
 from s3router.comparison.launch import Launcher, build_launcher
 from s3router.comparison.report import print_table, write_report
 from s3router.comparison.runs import (
@@ -14,8 +14,6 @@ from s3router.comparison.runs import (
     as_text,
     count_missing,
     missing_runs,
-    runs_left,
-    search_runs,
 )
 from s3router.comparison.spec import (
     Comparison,
@@ -67,11 +65,13 @@ def compare(
         if print_commands:
             _print_commands(comparison, options)
             continue
-        _estimate(path, comparison, jobs)
+        runner = None
         if missing_runs(comparison):
             runner = build_launcher(
                 launcher, jobs, comparison.output, engine or {}
             )
+        announce(path, comparison, jobs, options, launcher == "local")
+        if runner is not None:
             failed += run_missing(comparison, runner, options)
         rows = rows_of(comparison)
         if rows:
@@ -135,38 +135,6 @@ def _check_options(comparison: Comparison, options: Sequence[str]) -> None:
                     f"--option={option}: {key} is a setting of {yaml}; give "
                     f"it by --set, as --set {option.lstrip('-')}"
                 )
-
-
-def _estimate(path: str, comparison: Comparison, jobs: int) -> None:
-    """Say how much there is to do, by what has been done already."""
-    left, total = count_missing(comparison)
-    if not left:
-        print(f"{path}: all {total} runs are there")
-        return
-    text = f"{path}: {left} of {total} runs to do, {jobs} at a time"
-    by_method = seconds_by_method(comparison)
-    if by_method:
-        known = statistics.fmean(by_method.values())
-        waiting = [
-            by_method.get(cell.method, known)
-            for cell in comparison.cells
-            for _ in range(runs_left(cell, comparison.output))
-        ]
-        text += f"; about {sum(waiting) / jobs / 3600:.1f} h by what is there"
-    else:
-        text += "; how long they take is known when the first has ended"
-    print(text, flush=True)
-
-
-def seconds_by_method(comparison: Comparison) -> dict[str, float]:
-    """Return the mean seconds of training of the runs that are there."""
-    found: dict[str, list[float]] = {}
-    for cell in comparison.cells:
-        for run in search_runs(cell, comparison.output):
-            seconds = run.total_seconds() if run.is_done() else None
-            if seconds is not None:
-                found.setdefault(cell.method, []).append(seconds)
-    return {name: statistics.fmean(times) for name, times in found.items()}
 
 
 def _print_commands(comparison: Comparison, options: Sequence[str]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from s3router.cli import main
+from s3router.comparison.estimate import announce, seconds_by_trial
+from s3router.comparison.spec import read_comparison
 from s3router.evaluation.comparison_rows import (
     COMPARISON_COLUMNS,
     comparison_rows,
@@ -94,6 +96,29 @@ def test_all_is_searched_on_dev_then_run_with_every_seed(
     assert summary[5].startswith("mask_tuning  50%       6.2 (-10.0 [")
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "plot.svg").read_text()
+
+
+def test_it_tells_how_long_it_will_take(comparison, tmp_path, capsys):
+    """One epoch takes a second, as the recipe says."""
+    comparison.write_text(
+        comparison.read_text().replace(
+            "encoder: tiny", "encoder: tiny, number_of_epochs: 1200"
+        )
+    )
+    read = read_comparison(comparison)
+    seconds = seconds_by_trial(read, 1, [])
+    # 3 rows, each 2 values and a second seed, of 1200 epochs.
+    assert 9 * 1200 <= seconds < 9 * 1200 + 9 * 60
+    assert order(tmp_path) == []
+    announce("words.yaml", read, 2, [], trial=True)
+    tried, told = capsys.readouterr().out.splitlines()
+    assert "one epoch of full tells how long" in tried
+    assert told == (
+        "words.yaml: 9 of 9 runs to do, 2 at a time; about 1.5 h by that epoch"
+    )
+    announce("words.yaml", read, 2, [], trial=False)
+    assert "known when the first has ended" in capsys.readouterr().out
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_second_command_runs_what_is_missing_alone(
@@ -346,11 +371,22 @@ def test_unknown_launchers_and_files(comparison, capsys):
     assert "as --set train_minutes=3" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_who_ends_it_ends_its_runs(how, comparison, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "trial_waits", "count"),
+    [
+        (signal.SIGTERM, False, 2),
+        (signal.SIGINT, False, 2),
+        (signal.SIGTERM, True, 1),
+    ],
+)
+def test_who_ends_it_ends_its_runs(
+    how, trial_waits, count, comparison, tmp_path
+):
     recipe = tmp_path / "recipe.py"
     recipe.write_text(
-        "import os, pathlib, time\n"
+        "import os, pathlib, sys, time\n"
+        f"if 'trial_' in str(sys.argv) and not {trial_waits}:\n"
+        "    sys.exit(1)\n"
         f"pathlib.Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\n"
         "time.sleep(300)\n"
     )
@@ -362,7 +398,7 @@ def test_who_ends_it_ends_its_runs(how, comparison, tmp_path):
         # Shells let what they run in the background ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while len(pids := [int(f.stem) for f in tmp_path.glob("*.pid")]) < 2:
+    while len(pids := [int(f.stem) for f in tmp_path.glob("*.pid")]) < count:
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(how)
@@ -372,7 +408,8 @@ def test_who_ends_it_ends_its_runs(how, comparison, tmp_path):
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    assert len(list(tmp_path.glob("*.pid"))) == 2
+    assert len(list(tmp_path.glob("*.pid"))) == count
+    assert not list(tmp_path.glob("out/trial_*"))
 
 
 @pytest.mark.slow
