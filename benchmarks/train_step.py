@@ -8,7 +8,8 @@ Random weights, one clip of noise, a CTC head, Adam, convolutions frozen, no
 dropout. Each variant runs in a process of its own, so that its peak memory is
 its own; the processes take turns over several rounds, so that what else the
 machine does falls on all alike. Ratios are between medians of one run.
-Expected: mask tuning at most 1.15x a full fine-tuning step. The reference for
+Expected: mask tuning takes at most 1.15x the time of a full fine-tuning step,
+and at most 1.15x its peak memory. The reference for
 the original is re-created in `reference_rules.py`. Must not be imported.
 """
 
@@ -202,13 +203,15 @@ def _collect(rounds: list[dict[str, dict]]) -> dict[str, dict]:
             for key in ("median", "minimum"):
                 ratio = row["step"][key] / rows["full"]["step"][key]
                 row[f"of_full_{key}"] = round(ratio, 4)
+            ratio = row["peak_megabytes"] / rows["full"]["peak_megabytes"]
+            row["of_full_memory"] = round(ratio, 4)
     return rows
 
 
 def _show(rows: dict[str, dict]) -> None:
     head = ("variant", "s/step", "of full", "(min)", "fwd", "bwd", "opt")
     print("{:<24}{:>8}{:>9}{:>8}{:>7}{:>7}{:>7}".format(*head), end="")
-    print(f"{'refresh':>9}{'MB':>8}")
+    print(f"{'refresh':>9}{'MB':>8}{'of full':>9}")
     for name, row in rows.items():
         ratios = [row.get(f"of_full_{k}", 0) for k in ("median", "minimum")]
         parts = row["parts"]
@@ -217,7 +220,7 @@ def _show(rows: dict[str, dict]) -> None:
             f"{ratios[0]:9.3f}{ratios[1]:8.3f}"
             f"{parts['forward']:7.2f}{parts['backward']:7.2f}"
             f"{parts['update']:7.2f}{parts['refresh']:9.3f}"
-            f"{row['peak_megabytes']:8.0f}"
+            f"{row['peak_megabytes']:8.0f}{row.get('of_full_memory', 0):9.3f}"
         )
 
 
@@ -250,9 +253,14 @@ def main() -> None:
     }
     ours = [name for name in rows if name.startswith("ours")]
     if "full" in rows and ours:
-        worst = max(rows[name]["of_full_median"] for name in ours)
-        print(f"mask tuning: {worst:.3f} of full, bar {BAR}")
-        result["bar"] = {"of_full": BAR, "reached": worst <= BAR}
+        worst = {
+            what: max(rows[name][f"of_full_{key}"] for name in ours)
+            for what, key in (("time", "median"), ("memory", "memory"))
+        }
+        told = ", ".join(f"{what} {of:.3f}" for what, of in worst.items())
+        print(f"mask tuning, of full: {told}; bar {BAR}")
+        reached = {what: of <= BAR for what, of in worst.items()}
+        result["bar"] = {"of_full": BAR, "reached": reached}
     suffix = "" if options.shape == "base" else f"_{options.shape}"
     name = f"train_step_{device}{suffix}.json"
     write(options.output or Path(__file__).parent / "results" / name, result)
