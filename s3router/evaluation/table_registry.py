@@ -77,7 +77,8 @@ def _comparison(name: str) -> Table:
         "Real speech, test speakers unseen; the baseline is full tuning. Dev "
         "chose among as many values for each method. Sparsity is counted in "
         "the saved subnetwork. Differences are paired over test utterances "
-        "and seeds.",
+        "and seeds. Seconds and memory are of runs that shared the machine "
+        "with another; stages of one run share a process, and its peak.",
     )
 
 
@@ -116,8 +117,8 @@ TABLES = MappingProxyType(
             "many bytes. Commands: `recipes/commonvoice/README.md`.",
             commands=False,
         ),
-        "compare-methods": _comparison("methods*"),
-        "compare-methods-summary": _summary("methods*"),
+        "compare-methods": _comparison("methods"),
+        "compare-methods-summary": _summary("methods"),
         "compare-sparsities": _comparison("sparsities"),
         "compare-labels": _comparison("labels"),
         "compare-labels-summary": _summary("labels"),
