@@ -123,6 +123,7 @@ TABLES = MappingProxyType(
         "compare-labels": _comparison("labels"),
         "compare-labels-summary": _summary("labels"),
         "compare-masks": _comparison("masks"),
+        "compare-masks-summary": _summary("masks"),
         "encoder": Table(
             "benchmarks/results/encoder_tiny*.json",
             ENCODER_COLUMNS,
