@@ -113,9 +113,8 @@ def run_stage(
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    brain.tokens = tokens
+    brain.tokens, brain.unit = tokens, unit
     brain.spaceless = is_spaceless(hparams["language"])
-    brain.unit = unit
     fit_and_test(brain, datasets, hparams)
 
     identity = {
