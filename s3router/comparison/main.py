@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from s3router.brains.hparams import known_settings
 from s3router.comparison.collect import rows_of
 from s3router.comparison.estimate import announce
 from s3router.comparison.launch import Launcher, build_launcher
@@ -15,11 +16,7 @@ from s3router.comparison.runs import (
     count_missing,
     missing_runs,
 )
-from s3router.comparison.spec import (
-    Comparison,
-    known_settings,
-    read_comparison,
-)
+from s3router.comparison.spec import Comparison, read_comparison
 from s3router.errors import SettingError
 from s3router.evaluation.results import read_result
 

@@ -34,10 +34,9 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from s3router.brains.hparams import flatten_hparams, parse_yaml
+from s3router.brains.hparams import known_settings, parse_yaml
 from s3router.brains.method_settings import refuse_unused
 from s3router.brains.stages import STARTS
 from s3router.comparison.cells import Cell
@@ -217,15 +216,6 @@ def _check_overrides(given: Mapping, tree: Mapping) -> None:
                     f"--set {key}: it is a list under `{name}`; change it in "
                     "the YAML of the comparison"
                 )
-
-
-@cache
-def known_settings(yaml: str) -> frozenset[str]:
-    """Return the names of all settings of a recipe's YAML.
-
-    Kept, because a YAML takes a tenth of a second.
-    """
-    return frozenset(map(str, parse_yaml(flatten_hparams(yaml), yaml)))
 
 
 def _check_settings(

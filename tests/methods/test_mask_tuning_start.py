@@ -148,7 +148,8 @@ def test_weights_that_train_are_seen_though_the_mask_stays(settings, tmp_path):
     assert_saved_is_what_runs(encoder, method, tmp_path)
 
 
-def test_fine_tune_then_prune_masks_the_tuned_weights(tmp_path):
+def tuned_and_pruned(tmp_path):
+    """Return a tuned encoder, its subnetwork's folder, and masks upon it."""
     tuned_encoder = make_encoder()
     full = build_method("full")
     full.prepare(tuned_encoder)
@@ -157,6 +158,11 @@ def test_fine_tune_then_prune_masks_the_tuned_weights(tmp_path):
     encoder, method = prepared(
         start_weights=folder, init="weight_magnitude_with_scale"
     )
+    return tuned_encoder, folder, encoder, method
+
+
+def test_fine_tune_then_prune_masks_the_tuned_weights(tmp_path):
+    tuned_encoder, folder, encoder, method = tuned_and_pruned(tmp_path)
     assert set(method.parameter_groups()) == {"scores"}
     for name, mask in method.masks().items():
         weight = tuned_encoder.get_submodule(name).weight.detach().abs()
@@ -194,14 +200,7 @@ def plain_gradients(tuned, masked):
 
 def test_fine_tune_then_prune_follows_its_rule_in_numpy(tmp_path):
     """Scores start as the tuned weights; SGD on them, step by step."""
-    tuned_encoder = make_encoder()
-    full = build_method("full")
-    full.prepare(tuned_encoder)
-    train(tuned_encoder, full, steps=5)
-    folder = str(save(full, tmp_path / "full"))
-    encoder, method = prepared(
-        start_weights=folder, init="weight_magnitude_with_scale"
-    )
+    _, folder, encoder, method = tuned_and_pruned(tmp_path)
     tuned = Subnetwork.load(folder).weights
     weights = {name: tuned[f"{name}.weight"] for name in method.masks()}
     scores = {name: weight.copy() for name, weight in weights.items()}
