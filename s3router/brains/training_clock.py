@@ -50,8 +50,8 @@ class TrainingClock:
             self.peak_bytes = max(self.peak_bytes, peak_memory())
         mean = self.seconds / self.batches if self.batches else None
         return {
-            "seconds_per_batch": mean and round(mean, 4),
-            "training_seconds": round(self.seconds, 1),
+            "seconds_per_batch": mean and round(mean, 6),
+            "training_seconds": round(self.seconds, 6),
             "peak_memory_bytes": self.peak_bytes or None,
         }
 
