@@ -1,0 +1,29 @@
+"""How long a comparison will take, told before it starts."""
+
+from comparison_command import order
+
+from s3router.comparison.estimate import announce, seconds_by_trial
+from s3router.comparison.spec import read_comparison
+
+
+def test_it_tells_how_long_it_will_take(comparison, tmp_path, capsys):
+    """One epoch takes a second, as the recipe says."""
+    comparison.write_text(
+        comparison.read_text().replace(
+            "encoder: tiny", "encoder: tiny, number_of_epochs: 1200"
+        )
+    )
+    read = read_comparison(comparison)
+    seconds = seconds_by_trial(read, 1, [])
+    # 3 rows, each 2 values and a second seed, of 1200 epochs.
+    assert 9 * 1200 <= seconds < 9 * 1200 + 9 * 60
+    assert order(tmp_path) == []
+    announce("words.yaml", read, 2, [], trial=True)
+    tried, told = capsys.readouterr().out.splitlines()
+    assert "one epoch of full tells how long" in tried
+    assert told == (
+        "words.yaml: 9 of 9 runs to do, 2 at a time; about 1.5 h by that epoch"
+    )
+    announce("words.yaml", read, 2, [], trial=False)
+    assert "known when the first has ended" in capsys.readouterr().out
+    assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,125 @@
+"""The YAML of a comparison: groups, settings, and what is refused."""
+
+import shlex
+
+import pytest
+from comparison_command import run
+
+
+def test_settings_that_a_method_states_are_not_overridden(comparison, capsys):
+    for setting, who in (
+        ("sparsity=0.9", "the method 'mask_tuning'"),
+        ("lr_weights=1", "the method 'full'"),
+        ("language=ar", "a list under `each`"),
+    ):
+        assert run(comparison, "--set", setting) == 2
+        assert who in capsys.readouterr().err
+
+
+def test_a_setting_that_a_method_lacks_is_refused(comparison, capsys):
+    text = comparison.read_text()
+    full = "full: {yaml: hparams/zh_full.yaml, "
+    for setting, told in (
+        ("sparsity: [0.1, 0.5], ", "sparsity is [0.1, 0.5]"),
+        ("mask_rule: positive, ", "mask_rule is 'positive'"),
+    ):
+        comparison.write_text(text.replace(full, full + setting))
+        assert run(comparison) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert f"method 'full': {told}" in error
+        assert "methods with it: mask_tuning" in error
+    # What asks for nothing is let through; stages may each lack something.
+    comparison.write_text(
+        text.replace(full, full + "start_mask: null, ").replace(
+            "zh_sparse", "zh_finetune_prune"
+        )
+    )
+    assert run(comparison, "--print-commands") == 0
+
+
+def test_what_changes_together_is_one_group(comparison, capsys):
+    text = comparison.read_text().replace(
+        "methods:",
+        """together:
+    - {train_minutes: 2, number_of_epochs: 60}
+    - {train_minutes: 10, number_of_epochs: 15}
+methods:""",
+    )
+    comparison.write_text(text)
+    assert run(comparison, "--print-commands") == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == 2 * 6
+    pairs = {
+        tuple(
+            word
+            for word in shlex.split(line)
+            if word.startswith(("--train_minutes", "--number_of_epochs"))
+        )
+        for line in commands
+    }
+    assert pairs == {
+        ("--train_minutes=2", "--number_of_epochs=60"),
+        ("--train_minutes=10", "--number_of_epochs=15"),
+    }
+    assert run(comparison, "--set", "train_minutes=5") == 2
+    assert "a list under `together`" in capsys.readouterr().err
+    comparison.write_text(text.replace("{train_minutes: 2, ", "{"))
+    assert run(comparison) == 2
+    assert "set the same settings" in capsys.readouterr().err
+    comparison.write_text(text.replace("- {train_minutes: 2, ", "- 3 #{"))
+    assert run(comparison) == 2
+    assert "together is a list of settings" in capsys.readouterr().err
+    comparison.write_text(
+        text.split("together:")[0]
+        + "together: 3\nmethods:"
+        + text.split("methods:")[1]
+    )
+    assert run(comparison, "--set", "encoder=other") == 2
+    assert "together is a list of settings" in capsys.readouterr().err
+    comparison.write_text(
+        text.replace("language: [ar]", "language: [ar], train_minutes: [2]")
+    )
+    assert run(comparison) == 2
+    assert "train_minutes is under each and together" in capsys.readouterr().err
+
+
+def test_settings_of_the_command_line_hold_in_every_run(
+    comparison, tmp_path, capsys
+):
+    options = ["--set", "encoder=other", "--set", "seeds=[5]"]
+    options.append("--option=--device=cpu")
+    assert run(comparison, *options, "--print-commands") == 0
+    commands = [
+        shlex.split(line) for line in capsys.readouterr().out.splitlines()
+    ]
+    assert len(commands) == 6
+    for command in commands:
+        assert "--encoder=other" in command
+        assert "--seed=5" in command
+        assert command[-1] == "--device=cpu"
+        assert "--evaluate_test=False" in command
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("baseline: full", "baseline: fll", "none of the methods"),
+        ("sparsity: [0.2", "sparsty: [0.2", "did you mean 'sparsity'"),
+        ("seeds: [1, 2]", "seeds: [a]", "a list of whole numbers"),
+        ("seeds: [1, 2]", "seeds: 3", "a list of whole numbers"),
+        ("seeds: [1, 2]", "sedes: [1]", "did you mean 'seeds'"),
+        ("[0.02, 0.04]", "[0.02]", "must choose from as many values"),
+        ("hparams/zh_full.yaml", "hparams/no.yaml", "no such YAML"),
+        ("language: [ar]", "language: ar", "expected a list"),
+        ("encoder: tiny", "encoder: !ref <x>", "plain YAML"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    comparison, capsys, old, new, message
+):
+    text = comparison.read_text()
+    assert old in text
+    comparison.write_text(text.replace(old, new))
+    assert run(comparison) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert message in error
