@@ -8,6 +8,7 @@ traceback.
 
 import difflib
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterable
 
@@ -97,6 +98,114 @@ def near(value: str, names: Iterable[str]) -> str:
     if not close:
         return ""
     return "did you mean " + " or ".join(repr(n) for n in close) + "? "
+
+
+def whole_number(setting: str, value: object, least: int = 1) -> int:
+    """Return a setting that is a number of things, or say that it is none.
+
+    Arguments
+    ---------
+    setting : str
+        Its name.
+    value : object
+        What was given.
+    least : int
+        The smallest number that can be.
+
+    Returns
+    -------
+    int
+        `value`, unchanged.
+
+    Raises
+    ------
+    SettingError
+        If it is no whole number, or below `least`; 2.0 and True are none.
+
+    Example
+    -------
+    >>> whole_number("refresh_every", 1.5)
+    Traceback (most recent call last):
+    ...
+    s3router.errors.SettingError: refresh_every is 1.5, but must be a whole \
+number, 1 or more
+    """
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not number or value < least:
+        raise SettingError(
+            f"{setting} is {value!r}, but must be a whole number, "
+            f"{least} or more"
+        )
+    return value
+
+
+def positive_number(setting: str, value: object) -> float:
+    """Return a setting that is a number above 0, or say that it is none.
+
+    Arguments
+    ---------
+    setting : str
+        Its name.
+    value : object
+        What was given.
+
+    Returns
+    -------
+    float
+        `value`, unchanged; an int too.
+
+    Raises
+    ------
+    SettingError
+        If it is no number, not above 0, infinite, or NaN.
+
+    Example
+    -------
+    >>> positive_number("lr_head", "abc")
+    Traceback (most recent call last):
+    ...
+    s3router.errors.SettingError: lr_head is 'abc', but must be a number above 0
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise SettingError(
+            f"{setting} is {value!r}, but must be a number above 0"
+        )
+    return value
+
+
+def flag(setting: str, value: object) -> bool:
+    """Return a setting that is true or false, or say that it is neither.
+
+    In YAML 1.2 `no` and `off` are texts, which Python takes for True.
+
+    Arguments
+    ---------
+    setting : str
+        Its name.
+    value : object
+        What was given.
+
+    Returns
+    -------
+    bool
+        `value`, unchanged.
+
+    Raises
+    ------
+    SettingError
+        If it is anything else, 0 and 1 included.
+
+    Example
+    -------
+    >>> flag("frozen", "no")
+    Traceback (most recent call last):
+    ...
+    s3router.errors.SettingError: frozen is 'no'; write true or false
+    """
+    if not isinstance(value, bool):
+        raise SettingError(f"{setting} is {value!r}; write true or false")
+    return value
 
 
 def exit_on_error(

@@ -15,6 +15,7 @@ the logs.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,13 @@ from s3router.brains.hparams import parse_yaml
 from s3router.brains.loaders import make_loader
 from s3router.brains.method_settings import SHARED, refuse_unused
 from s3router.brains.report import report_run, save_subnetwork
-from s3router.brains.stages import is_finished, mark_finished, stages_of
+from s3router.brains.run_settings import hold_settings
+from s3router.brains.stages import (
+    check_stages,
+    is_finished,
+    mark_finished,
+    stages_of,
+)
 from s3router.brains.warm_head import warm_head
 from s3router.data.augment import DrawnCopies, with_copies
 from s3router.data.dataset import speech_dataset
@@ -62,6 +69,7 @@ def main(arguments: list[str]) -> None:
     stages = stages_of(hparams_file, overrides)
     told = parse_yaml(overrides, "the command line")
     refuse_unused(hparams_file, told, told, SHARED)
+    check_stages(hparams_file, stages)
     for number, settings in enumerate(stages, start=1):
         if number < len(stages) and is_finished(hparams_file, settings):
             continue
@@ -77,7 +85,9 @@ def run_stage(
     hparams_file: str, run_opts: sb.RunOptions, overrides: dict
 ) -> None:
     """Prepare the data, train, evaluate, and save the subnetwork."""
+    started = time.perf_counter()
     hparams = start_experiment(hparams_file, overrides, __file__)
+    run_on_main(hold_settings, args=[hparams_file, overrides, hparams])
     unit = selection_unit(hparams["language"], hparams["select_by"])
     csvs = prepare_data(hparams)
     tokens = build_tokens(csvs["train"], hparams)
@@ -117,23 +127,31 @@ def run_stage(
     brain.spaceless = is_spaceless(hparams["language"])
     fit_and_test(brain, datasets, hparams)
 
-    identity = {
+    identity = identity_of(brain, encoder, fingerprint, hparams)
+    run_on_main(
+        save_subnetwork, args=[brain, tokens, identity, hparams, front_end]
+    )
+    trained = trainable_count(brain.parameter_groups())
+    spent = time.perf_counter() - started
+    run_on_main(report_run, args=[brain, hparams, csvs, trained, spent])
+
+
+def identity_of(
+    brain: CTCBrain, encoder: SSLEncoder, fingerprint: str, hparams: dict
+) -> dict[str, object]:
+    """Return what the subnetwork is for: language, encoder, audio."""
+    return {
         "language": hparams["language"],
         "task": "ctc",
         "encoder": hparams["encoder"],
         "fingerprint": fingerprint,
         "sample_rate": hparams["sample_rate"],
         "normalize": encoder.normalize_input,
-        "unit": unit,
+        "unit": brain.unit,
         "spaceless": brain.spaceless,
         "head": {"type": "ctc", "layer": "last"},
         "front_end_sparsity": hparams["front_end_sparsity"],
     }
-    trained = trainable_count(brain.parameter_groups())
-    run_on_main(
-        save_subnetwork, args=[brain, tokens, identity, hparams, front_end]
-    )
-    run_on_main(report_run, args=[brain, hparams, csvs, trained])
 
 
 def prepare_data(hparams: dict) -> dict[str, Path]:

@@ -14,12 +14,14 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
-from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import TaggedScalar
 from ruamel.yaml.error import YAMLError
 
-from s3router.errors import NotFoundError, SettingError, near, one_of
+from s3router.brains.schedule import check_schedule
+from s3router.errors import NotFoundError, SettingError, flag, near, one_of
 
 
 def flatten_hparams(path: str | Path, overrides: str | dict = "") -> str:
@@ -85,10 +87,47 @@ def load_hparams(path: str | Path, overrides: str | dict = "") -> dict:
     -------
     dict
         The settings and the objects that they name.
+
+    Raises
+    ------
+    NotFoundError, SettingError
+        As of `settled_hparams`, before anything is built.
     """
     text = flatten_hparams(path, overrides)
+    _settled(text, path)
+    return load_hyperpyyaml(text)
+
+
+def settled_hparams(path: str | Path, overrides: str | dict = "") -> dict:
+    """Return the settings of a recipe's YAML, without building anything.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The YAML of an experiment.
+    overrides : str or dict
+        Settings of the command line, as YAML text or mapping.
+
+    Returns
+    -------
+    dict
+        By name; every `!ref` is what it refers to, and an object is the
+        block of its arguments.
+
+    Raises
+    ------
+    NotFoundError
+        If the file or one that it extends does not exist.
+    SettingError
+        If a setting exists in no parent, has no value yet, or is one that no
+        training can have (`s3router.brains.schedule.check_schedule`).
+    """
+    return _settled(flatten_hparams(path, overrides), path)
+
+
+def _settled(text: str, path: str | Path) -> dict:
     try:
-        return load_hyperpyyaml(text)
+        settled = resolve_references(text).getvalue()
     except ValueError as error:
         if "PLACEHOLDER" in str(error):
             key = str(error).split("'")[1]
@@ -96,6 +135,9 @@ def load_hparams(path: str | Path, overrides: str | dict = "") -> dict:
                 f"{path}: {key!r} has no value; add --{key}=..."
             ) from None
         raise
+    settings = parse_yaml(settled, str(path))
+    check_schedule(settings)
+    return settings
 
 
 def _extended(path: Path) -> tuple[dict, Path]:
@@ -160,6 +202,8 @@ def _update(tree: dict, changes: dict, where: str) -> None:
                 f"{near(str(key), map(str, tree))}"
             )
     for key, value in changes.items():
+        if isinstance(tree[key], bool) and not isinstance(value, TaggedScalar):
+            flag(str(key), value)
         if isinstance(value, dict) and not isinstance(tree[key], dict):
             # A block for a plain value, as a sparsity for each part.
             tree[key] = value

@@ -8,8 +8,13 @@ import numpy as np
 from s3router.brains.ctc import CTCBrain
 from s3router.data.manifest import read_manifest
 from s3router.data.tokens import Tokens
+from s3router.errors import FormatError, NotFoundError
 from s3router.evaluation.error_rates import ErrorRate, error_rate
-from s3router.evaluation.results import plain_settings, write_result
+from s3router.evaluation.results import (
+    plain_settings,
+    read_result,
+    write_result,
+)
 from s3router.evaluation.table_format import format_table
 from s3router.formats.files import write_json
 from s3router.methods.subnetwork import collect_subnetwork
@@ -53,6 +58,7 @@ def report_run(
     hparams: Mapping,
     csvs: Mapping[str, Path],
     trainable: int,
+    seconds: float,
 ) -> None:
     """Write result and test transcripts, and print the rates.
 
@@ -66,6 +72,9 @@ def report_run(
         Split name to manifest.
     trainable : int
         Number of trained values, head included.
+    seconds : float
+        What all of it took, preparing and testing too. That of a result
+        which is there already, of a search, is added.
     """
     best = brain.checkpointer.find_checkpoint(min_key=brain.selection_key)
     metrics: dict[str, object] = {
@@ -90,6 +99,7 @@ def report_run(
             "best_epoch": best.meta["epoch"],
             "trainable_parameters": trainable,
             "subnetwork_bytes": _folder_bytes(hparams["subnetwork_folder"]),
+            "run_seconds": round(_earlier(hparams["result_file"]) + seconds, 1),
             **brain.spent,
         },
     )
@@ -102,6 +112,14 @@ def report_run(
         )
     print(f"subnetwork: {hparams['subnetwork_folder']}")
     print(f"result:     {hparams['result_file']}")
+
+
+def _earlier(result_file: str) -> float:
+    """Return what an earlier result of the same run says that it took."""
+    try:
+        return read_result(result_file)["extra"].get("run_seconds", 0.0)
+    except (NotFoundError, FormatError):
+        return 0.0
 
 
 def _test_rates(

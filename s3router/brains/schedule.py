@@ -5,6 +5,9 @@ has the rates of an uninterrupted one.
 """
 
 import math
+from collections.abc import Mapping
+
+from s3router.errors import positive_number, whole_number
 
 
 def tri_stage(
@@ -77,3 +80,29 @@ def warmup_cosine(
         return progress / warmup
     done = (progress - warmup) / max(1.0 - warmup, 1e-9)
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def check_schedule(settings: Mapping) -> None:
+    """Refuse epochs and rates that no training can have.
+
+    Arguments
+    ---------
+    settings : mapping
+        Of a run. Looked at are `number_of_epochs`, `validate_every` (epochs)
+        and the rates, all that begins with `lr_`; what is not there is not
+        missed.
+
+    Raises
+    ------
+    SettingError
+        If epochs are no whole number from 1, or a rate is not above 0.
+
+    Example
+    -------
+    >>> check_schedule({"number_of_epochs": 30, "lr_head": 5.0e-5})
+    """
+    for setting, value in settings.items():
+        if setting in ("number_of_epochs", "validate_every"):
+            whole_number(setting, value)
+        elif str(setting).startswith("lr_"):
+            positive_number(setting, value)

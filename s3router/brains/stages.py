@@ -6,22 +6,25 @@ checkpoints and a result of its own, so that an experiment goes on between and
 inside stages. Must not train.
 """
 
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
-from s3router.brains.hparams import flatten_hparams, parse_yaml
+from s3router.brains.hparams import (
+    flatten_hparams,
+    parse_yaml,
+    settled_hparams,
+)
+from s3router.brains.run_settings import STARTS, changed_setting, settings_of
 from s3router.errors import S3RouterError, SettingError, near
-from s3router.formats.files import read_json, write_json
+from s3router.formats.files import write_json
 from s3router.formats.subnetwork import Subnetwork
+from s3router.methods.registry import build_method
 
-#: Settings that may name an earlier stage instead of a subnetwork's folder.
-STARTS = ("start_mask", "start_weights", "start_head")
 #: Of a stage alone: this share of a setting of the experiment.
 SHARES = {"of_sparsity": "sparsity", "of_epochs": "number_of_epochs"}
 #: Folders that a run makes itself, or files of a stage's own.
@@ -97,6 +100,12 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
                 )
             if start in folders:
                 settings[key] = str(folders[start] / "subnetwork")
+            elif start is not None and not Path(str(start)).is_dir():
+                raise SettingError(
+                    f"stages: {name}: {key} is {start!r}: "
+                    f"{near(str(start), names[: number - 1])}It is neither an "
+                    "earlier stage nor the folder of a subnetwork"
+                )
         _settle_shares(settings, tree)
         settings["output_folder"] = str(folders[name])
         if not last:
@@ -104,6 +113,26 @@ def stages_of(path: str, overrides: str | Mapping) -> list[dict]:
             settings["evaluate_test"] = False
         found.append({**given, **settings})
     return found
+
+
+def check_stages(path: str, stages: Iterable[Mapping]) -> None:
+    """Refuse what a later stage could not be before the first one trains.
+
+    Arguments
+    ---------
+    path : str
+        The experiment's YAML.
+    stages : iterable of mapping
+        Of `stages_of`.
+
+    Raises
+    ------
+    SettingError
+        If a setting of a stage cannot be, whatever the encoder is.
+    """
+    for settings in stages:
+        settled = settled_hparams(path, dict(settings))
+        build_method(**settled["subnetwork_method"])
 
 
 def is_finished(path: str, overrides: Mapping) -> bool:
@@ -127,15 +156,17 @@ def is_finished(path: str, overrides: Mapping) -> bool:
         If it has ended with other settings.
     """
     folder = Path(overrides["output_folder"])
+    if not (folder / _MARK).is_file():
+        return False
     try:
-        marked = read_json(folder / _MARK)
         Subnetwork.load(folder / "subnetwork")
     except S3RouterError:
         return False
-    if marked != _settings_hash(path, overrides):
+    now = settings_of(path, overrides, folder)
+    if changed := changed_setting(folder / _MARK, now):
         raise SettingError(
-            f"the stage in {folder} has ended with other settings; choose "
-            "another --output_folder, or delete it to run it again"
+            f"the stage in {folder} has ended with other settings: {changed}; "
+            "choose another --output_folder, or delete it to run it again"
         )
     return True
 
@@ -149,12 +180,7 @@ def mark_finished(path: str, overrides: Mapping) -> None:
         As of `is_finished`.
     """
     folder = Path(overrides["output_folder"])
-    write_json(folder / _MARK, _settings_hash(path, overrides))
-
-
-def _settings_hash(path: str, overrides: Mapping) -> dict[str, str]:
-    text = flatten_hparams(path, dict(overrides))
-    return {"settings": hashlib.sha256(text.encode()).hexdigest()}
+    write_json(folder / _MARK, settings_of(path, overrides, folder))
 
 
 def _check_stages(stages: object, given: Mapping) -> None:

@@ -113,7 +113,9 @@ def _row(
         "seconds_per_batch": mean("seconds_per_batch"),
         "peak_memory_bytes": mean("peak_memory_bytes"),
         "runs": len(trained),
-        "training_seconds": sum(run.total_seconds() or 0.0 for run in trained),
+        "training_seconds": sum(
+            run.total_seconds("training_seconds") or 0.0 for run in trained
+        ),
     }
 
 

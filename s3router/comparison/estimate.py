@@ -75,7 +75,7 @@ def _duration(seconds: float) -> str:
 
 
 def seconds_left(comparison: Comparison) -> float | None:
-    """Return the seconds that what is missing trains, by runs that are there.
+    """Return the seconds that what is missing takes, by runs that are there.
 
     Of a method without any, the mean of the others is taken. None: no run at
     all is there.
@@ -83,7 +83,9 @@ def seconds_left(comparison: Comparison) -> float | None:
     found: dict[str, list[float]] = {}
     for cell in comparison.cells:
         for run in search_runs(cell, comparison.output):
-            seconds = run.total_seconds() if run.is_done() else None
+            seconds = None
+            if run.is_done():
+                seconds = run.total_seconds("run_seconds", "training_seconds")
             if seconds is not None:
                 found.setdefault(cell.method, []).append(seconds)
     if not found:

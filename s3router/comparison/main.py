@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s3router.brains.hparams import known_settings
+from s3router.comparison.checks import check_data
 from s3router.comparison.collect import rows_of
 from s3router.comparison.estimate import announce
 from s3router.comparison.launch import Launcher, build_launcher
@@ -56,14 +57,17 @@ def compare(
         How many runs failed.
     """
     failed = 0
-    for path in specs:
-        comparison = read_comparison(path, overrides)
+    comparisons = {path: read_comparison(path, overrides) for path in specs}
+    _check_outputs(comparisons)
+    for path, comparison in comparisons.items():
         _check_options(comparison, options)
         if print_commands:
             _print_commands(comparison, options)
             continue
         runner = None
         if missing_runs(comparison):
+            if launcher == "local":
+                check_data(path, comparison.cells)
             runner = build_launcher(
                 launcher, jobs, comparison.output, engine or {}
             )
@@ -120,6 +124,19 @@ def run_missing(
                 flush=True,
             )
     return len(failed)
+
+
+def _check_outputs(comparisons: Mapping[str, Comparison]) -> None:
+    """Refuse comparisons that would write over each other."""
+    taken: dict[Path, str] = {}
+    for path, comparison in comparisons.items():
+        output = comparison.output.resolve()
+        if output in taken:
+            raise SettingError(
+                f"{path} and {taken[output]} have the same output_folder "
+                f"{comparison.output}; run them one by one, each with its own"
+            )
+        taken[output] = path
 
 
 def _check_options(comparison: Comparison, options: Sequence[str]) -> None:

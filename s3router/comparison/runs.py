@@ -27,7 +27,6 @@ _NOT_COMPARED = (
     "output_folder",
     "result_file",
     "reuse_folder",
-    "stages",
 )
 
 
@@ -99,15 +98,31 @@ class Run:
         self._check_settings(result["config"])
         return "test_cer" in result["metrics"] or not self.tested
 
-    def total_seconds(self) -> float | None:
-        """Return what training took, with all stages; None: not told."""
+    def total_seconds(self, *names: str) -> float | None:
+        """Return what a run took, with all stages.
+
+        Arguments
+        ---------
+        *names : str
+            What of a result's `extra` to add up, of each the first that is
+            there: `training_seconds`, or `run_seconds` for all of it.
+
+        Returns
+        -------
+        float or None
+            Seconds; None: not told.
+        """
         try:
-            seconds = [
-                read_result(file)["extra"].get("training_seconds")
+            extras = [
+                read_result(file)["extra"]
                 for file in self.folder.rglob("result.json")
             ]
         except FormatError:
             return None
+        seconds = [
+            next((e[name] for name in names if e.get(name) is not None), None)
+            for e in extras
+        ]
         return sum(seconds) if seconds and None not in seconds else None
 
     def _settings(self) -> dict[str, object]:

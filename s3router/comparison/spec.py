@@ -36,10 +36,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3router.brains.hparams import known_settings, parse_yaml
-from s3router.brains.method_settings import refuse_unused
-from s3router.brains.stages import STARTS
+from s3router.brains.hparams import parse_yaml
+from s3router.brains.run_settings import STARTS
 from s3router.comparison.cells import Cell
+from s3router.comparison.checks import (
+    check_cell,
+    check_overrides,
+    check_search,
+    check_together,
+    check_tree,
+)
 from s3router.errors import NotFoundError, SettingError, near
 
 KEYS = (
@@ -122,9 +128,10 @@ def read_comparison(
             raise SettingError(f"{path}: {key!r} is missing")
     if not Path(tree["recipe"]).is_file():
         raise NotFoundError(f"{path}: no such recipe: {tree['recipe']}")
+    check_tree(path, tree)
     methods = tree["methods"]
-    tree["together"] = _together(path, tree)
-    _check_overrides(given, tree)
+    tree["together"] = check_together(path, tree)
+    check_overrides(given, tree)
     tree["common"] = {**(tree.get("common") or {}), **given}
     baseline = tree.get("baseline") or next(iter(methods))
     if baseline not in methods:
@@ -133,19 +140,14 @@ def read_comparison(
             f"{', '.join(methods)}"
         )
     cells = list(_cells(path, tree))
-    _check_search(path, cells)
+    check_search(path, cells)
     return Comparison(
         tree["recipe"], Path(tree["output_folder"]), baseline, cells
     )
 
 
 def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
-    seeds = tree.get("seeds") or [1]
-    if type(seeds) is not list or not all(type(s) is int for s in seeds):
-        raise SettingError(
-            f"{path}: seeds are a list of whole numbers, not {seeds}"
-        )
-    seeds = tuple(seeds)
+    seeds = tuple(tree.get("seeds", [1]))
     shared_settings = [
         {**each, **together}
         for each in _combinations(tree.get("each") or {})
@@ -154,8 +156,6 @@ def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
     for shared in shared_settings:
         earlier: dict[str, list[Cell]] = {}
         for name, block in tree["methods"].items():
-            if not isinstance(block, Mapping) or "yaml" not in block:
-                raise SettingError(f"{path}: method {name!r} names no yaml")
             settings = dict(block)
             yaml = settings.pop("yaml")
             search = settings.pop("search", None) or {}
@@ -165,15 +165,13 @@ def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
                 **tree["common"],
                 **{k: v for k, v in settings.items() if k not in lists},
             }
-            _check_settings(
-                path, name, yaml, [*fixed, *lists, *search, *shared, *starts]
-            )
-            if shared is shared_settings[0]:
-                _check_method(path, name, yaml, fixed, block)
             earlier[name] = [
                 Cell(name, yaml, shared, own, fixed, search, seeds, starts)
                 for own in _combinations(lists)
             ]
+            if shared is shared_settings[0]:
+                for cell in earlier[name]:
+                    check_cell(path, cell, {**settings, **search})
             yield from earlier[name]
 
 
@@ -189,7 +187,7 @@ def _starts(
         value = settings.get(key)
         if not isinstance(value, Mapping):
             continue
-        start = settings.pop(key).get("method")
+        start = str(settings.pop(key).get("method"))
         if len(earlier.get(start, [])) != 1 or len(value) > 1:
             raise SettingError(
                 f"{path}: method {method!r}: {key} is {value}, but must be "
@@ -197,84 +195,6 @@ def _starts(
             )
         (found[key],) = earlier[start]
     return found
-
-
-def _check_overrides(given: Mapping, tree: Mapping) -> None:
-    """Refuse settings for all runs where some runs have their own."""
-    for key in given:
-        for name, block in tree["methods"].items():
-            own = block if isinstance(block, Mapping) else {}
-            if key in own or key in (own.get("search") or {}):
-                raise SettingError(
-                    f"--set {key}: the method {name!r} has its own {key!r}; "
-                    "change it in the YAML of the comparison"
-                )
-        each, together = tree.get("each") or {}, tree["together"][0]
-        for name, keys in (("each", each), ("together", together)):
-            if key in keys:
-                raise SettingError(
-                    f"--set {key}: it is a list under `{name}`; change it in "
-                    "the YAML of the comparison"
-                )
-
-
-def _check_settings(
-    path: Path, method: str, yaml: str, keys: Sequence[str]
-) -> None:
-    known = known_settings(yaml)
-    for key in keys:
-        if key not in known:
-            raise SettingError(
-                f"{path}: method {method!r}: {yaml} has no setting {key!r}. "
-                f"{near(key, sorted(known))}"
-            )
-
-
-def _check_method(
-    path: Path, method: str, yaml: str, fixed: Mapping, block: Mapping
-) -> None:
-    """Refuse what a block asks of a method that lacks it."""
-    own = {k: v for k, v in block.items() if k not in ("yaml", "search")}
-    own |= block.get("search") or {}
-    try:
-        refuse_unused(yaml, {**fixed, **own}, own)
-    except SettingError as error:
-        raise SettingError(f"{path}: method {method!r}: {error}") from None
-
-
-def _check_search(path: Path, cells: Sequence[Cell]) -> None:
-    for cell in cells:
-        for key, values in cell.search.items():
-            if type(values) is not list or not values:
-                raise SettingError(
-                    f"{path}: method {cell.method!r}: search over {key!r} "
-                    "needs a list of values"
-                )
-    counts = {cell.method: len(cell.candidates()) for cell in cells}
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise SettingError(
-            f"{path}: every method must choose from as many values, or the "
-            f"comparison is not fair: {told}"
-        )
-
-
-def _together(path: Path, tree: Mapping) -> list[dict[str, object]]:
-    """Return the blocks of settings that change together; at least one."""
-    blocks = tree.get("together") or [{}]
-    if type(blocks) is not list or not all(
-        isinstance(block, Mapping) for block in blocks
-    ):
-        raise SettingError(
-            f"{path}: together is a list of settings, as "
-            "[{train_minutes: 2, number_of_epochs: 60}]"
-        )
-    if len({frozenset(block) for block in blocks}) > 1:
-        raise SettingError(f"{path}: all of together set the same settings")
-    for key in blocks[0]:
-        if key in (tree.get("each") or {}):
-            raise SettingError(f"{path}: {key} is under each and together")
-    return blocks
 
 
 def _combinations(lists: Mapping[str, list]) -> list[dict[str, object]]:

@@ -2,7 +2,10 @@
 
 The two parts of the variance add up (law of total variance). The test set is
 the same for all seeds, so its part does not shrink with more seeds; the part
-of the training does.
+of the training does. That part is itself an estimate from few seeds, so the
+sum is taken for one with the degrees of freedom of Welch (Biometrika, 1947)
+and Satterthwaite, and intervals widen where seeds differ more than draws of
+the test set do.
 """
 
 import math
@@ -10,17 +13,24 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
+from scipy.special import stdtrit
+
 from s3router.errors import DataError
 from s3router.evaluation.error_rates import ErrorRate
 from s3router.evaluation.significance import PairedDifference
+
+#: The 97.5% quantile of the normal distribution.
+NORMAL = 1.96
 
 
 def pool_seeds(rates: Sequence[ErrorRate]) -> ErrorRate:
     """Return the mean rate over training seeds, with an interval for both.
 
-    The interval is mean +- 1.96 sqrt(v + s^2 / n): v is the mean variance by
+    The interval is mean +- t sqrt(v + s^2 / n): v is the mean variance by
     the choice of test utterances (from each seed's own interval), s^2 the
-    variance between the n seeds.
+    variance between the n seeds, and t the 97.5% quantile of Student's
+    distribution with (n - 1) (1 + v n / s^2)^2 degrees of freedom, which is
+    1.96 where seeds agree.
 
     Arguments
     ---------
@@ -41,9 +51,9 @@ def pool_seeds(rates: Sequence[ErrorRate]) -> ErrorRate:
     Example
     -------
     >>> one = ErrorRate(0.2, 0.1, 0.3, 20, 100, 10, "char")
-    >>> two = ErrorRate(0.4, 0.3, 0.5, 40, 100, 10, "char")
-    >>> print(pool_seeds([one, two]))
-    30.0 [8.0, 52.0]
+    >>> two = ErrorRate(0.24, 0.14, 0.34, 24, 100, 10, "char")
+    >>> print(pool_seeds([one, one, two]))
+    21.3 [11.0, 31.7]
     """
     first = rates[0]
     if len(rates) == 1:
@@ -59,9 +69,8 @@ def pool_seeds(rates: Sequence[ErrorRate]) -> ErrorRate:
         low = high = None
     else:
         # By the upper end: the lower one is cut off at 0.
-        sampling = statistics.fmean((r.high - r.rate) ** 2 for r in rates)
-        training = 1.96**2 * statistics.variance(r.rate for r in rates)
-        half = math.sqrt(sampling + training / len(rates))
+        halves = [r.high - r.rate for r in rates]
+        half = _half_width(halves, [r.rate for r in rates])
         low, high = max(0.0, mean - half), mean + half
     counts = ("errors", "total", "substitutions", "deletions", "insertions")
     sums = {name: sum(getattr(r, name) for r in rates) for name in counts}
@@ -92,15 +101,32 @@ def pool_differences(
     """
     values = [each.difference for each in differences]
     mean = statistics.fmean(values)
-    square = statistics.fmean(
-        ((each.high - each.low) / 2) ** 2 for each in differences
+    half = _half_width(
+        [(each.high - each.low) / 2 for each in differences], values
     )
-    if len(values) > 1:
-        square += 1.96**2 * statistics.variance(values) / len(values)
     return replace(
         differences[0],
         difference=mean,
-        low=mean - math.sqrt(square),
-        high=mean + math.sqrt(square),
+        low=mean - half,
+        high=mean + half,
         better=statistics.fmean(each.better for each in differences),
     )
+
+
+def _half_width(halves: Sequence[float], values: Sequence[float]) -> float:
+    """Return half of the 95% interval of the mean of values.
+
+    Arguments
+    ---------
+    halves : sequence of float
+        Half of each value's own interval, by the draw of the test set.
+    values : sequence of float
+        One for each seed.
+    """
+    sampling = statistics.fmean((half / NORMAL) ** 2 for half in halves)
+    if len(values) == 1 or not (spread := statistics.variance(values)):
+        return NORMAL * math.sqrt(sampling)
+    training = spread / len(values)
+    variance = sampling + training
+    freedom = (len(values) - 1) * (variance / training) ** 2
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(variance)

@@ -36,9 +36,9 @@ from s3router.evaluation.export_rows import (
 Rows = list[dict[str, object]]
 SEEDS_NOTE = (
     "Rates in percent with 95% bootstrap intervals over test utterances; "
-    "several seeds are one row: mean ± 1.96·sqrt(mean test-set variance + "
-    "seed variance / seeds). Where a language is written without spaces, a "
-    "word of the WER is a whole sentence."
+    "several seeds are one row: mean ± t·sqrt(mean test-set variance + "
+    "seed variance / seeds), t by Welch and Satterthwaite. Where a language "
+    "is written without spaces, a word of the WER is a whole sentence."
 )
 #: Columns of the recipe's table that the card of an encoder shows.
 _WORTH = ("data", "minutes", "encoder", "method", "test_cer", "seeds")

@@ -111,10 +111,15 @@ class Subnetwork:
         }
 
     def sparsity(self) -> float:
-        """Return the share of the masked tensors that is removed, overall."""
-        counts = self.sparsity_by_tensor().values()
-        total = sum(total for _, total in counts)
-        return sum(removed for removed, _ in counts) / total if total else 0.0
+        """Return the share of the masked linear layers that is removed.
+
+        Channels of a convolutional front end, which no method chooses, are
+        not counted; `front_end_sparsity` in `config` tells of them.
+        """
+        counts = self.sparsity_by_tensor()
+        linear = [counts[n] for n, mask in self.masks.items() if mask.ndim == 2]
+        total = sum(total for _, total in linear)
+        return sum(removed for removed, _ in linear) / total if total else 0.0
 
     def check_encoder(self, fingerprint: str, encoder_name: str) -> None:
         """Refuse an encoder for which this subnetwork was not made.

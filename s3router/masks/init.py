@@ -12,6 +12,7 @@ about 1% with `uniform` and `normal`, none with the last three).
 import hashlib
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ INITS = {
     "zero": "refused: no score ever gets a gradient",
 }
 ALIASES = {"kaiming": "kaiming_uniform", "constant": "one"}
+#: Starts whose |score| ranks as |weight|, or the other way round.
+RANKED = ("weight_rank", "negative_weight_rank")
 _BINARY = ("weight_magnitude", "negative_weight_magnitude")
 
 
@@ -167,7 +170,7 @@ def initial_scores(
     """
     scratch = scratch or Scratch()
     weights = saliency.detach().to("cpu", torch.float32)
-    if init in ("weight_rank", "negative_weight_rank"):
+    if init in RANKED:
         scores = _ranked(init, weights, fans, generator, scratch)
     elif init == "weight_magnitude_with_scale":
         scores = weights / scale
@@ -176,6 +179,57 @@ def initial_scores(
     else:
         scores = _drawn(init, weights.shape, fans, generator)
     return scores.to(saliency.device)
+
+
+@torch.no_grad()
+def rank_together(
+    init: str,
+    scores: Sequence[Tensor],
+    saliencies: Sequence[Tensor],
+    scratch: Scratch | None = None,
+) -> None:
+    """Exchange the sizes of scores, so that one ranking over all is right.
+
+    Draws of one matrix are bounded by its inputs; ranked over several
+    matrices as they are, those of few inputs would stay first.
+
+    Arguments
+    ---------
+    init : str
+        One of `RANKED`.
+    scores : sequence of torch.Tensor
+        Of the units that are ranked together; overwritten. Signs stay.
+    saliencies : sequence of torch.Tensor
+        As of `initial_scores`, in the same order and shapes.
+    scratch : Scratch, optional
+        Memory to reuse.
+
+    Example
+    -------
+    >>> scores = [torch.tensor([4.0, -3.0]), torch.tensor([0.2, 0.1])]
+    >>> weights = [torch.tensor([1.0, -2.0]), torch.tensor([9.0, 0.0])]
+    >>> rank_together("weight_rank", scores, weights)
+    >>> scores
+    [tensor([ 0.2000, -3.0000]), tensor([4.0000, 0.1000])]
+    """
+    scratch = scratch or Scratch()
+    sizes = _laid_out([one.abs() for one in scores])
+    sizes.sort()
+    order = _ranking(_laid_out(saliencies), scratch)
+    if init == "negative_weight_rank":
+        order = order[::-1]
+    ranked = np.empty_like(sizes)
+    ranked[order] = sizes
+    parts = torch.from_numpy(ranked).split([one.numel() for one in scores])
+    for one, part in zip(scores, parts, strict=True):
+        new = part.view(one.shape).to(one.device, one.dtype)
+        one.copy_(torch.where(one < 0, -new, new))
+
+
+def _laid_out(tensors: Sequence[Tensor]) -> np.ndarray:
+    """Return all values in one row: float32, on the CPU."""
+    rows = [one.detach().to("cpu", torch.float32).flatten() for one in tensors]
+    return torch.cat(rows).numpy()
 
 
 def positive_where_kept(scores: Tensor, sparsity: float) -> Tensor:

@@ -15,20 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s3router.errors import SettingError, one_of
+from s3router.errors import (
+    SettingError,
+    flag,
+    one_of,
+    positive_number,
+    whole_number,
+)
 from s3router.masks.apply import apply_masks
 from s3router.masks.attach import attach, check_plain, detach
 from s3router.masks.exchange import as_tensor, check_like
-from s3router.masks.init import (
-    check_init,
-    generator_of,
-    initial_scores,
-    positive_where_kept,
-)
+from s3router.masks.init import check_init
 from s3router.masks.parametrization import MaskedWeight
-from s3router.masks.refresh import follow_columns, refresh_masks
+from s3router.masks.refresh import follow_columns, pools_of, refresh_masks
 from s3router.masks.rules import RULES, Pattern, check_rule
 from s3router.masks.select import Workspace
+from s3router.masks.start_scores import fill_scores
 from s3router.masks.straight_through import SURROGATES
 from s3router.masks.targets import resolve_targets
 from s3router.masks.units import (
@@ -39,7 +41,7 @@ from s3router.masks.units import (
 )
 
 __all__ = ["Router", "apply_masks"]
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Router:
@@ -123,9 +125,10 @@ class Router:
         self._scope = one_of(scope, ("layer", "global"), "scope")
         self._pattern = Pattern.parse(pattern)
         self._surrogate = one_of(surrogate, SURROGATES, "surrogate")
-        self._refresh_every = _check_steps(refresh_every)
-        init = check_init(init, init_scale)
-        dtype = _DTYPES[one_of(score_dtype, _DTYPES, "score_dtype")]
+        self._refresh_every = whole_number("refresh_every", refresh_every)
+        whole_number("seed", seed, least=0)
+        init = check_init(init, positive_number("init_scale", init_scale))
+        dtype = DTYPES[one_of(score_dtype, DTYPES, "score_dtype")]
         self.targets = resolve_targets(encoder, targets)
         structured = self._pattern.kind == "structured"
         self.units = tuple(plan_units(encoder, self.targets, structured))
@@ -144,7 +147,23 @@ class Router:
         self._scores: dict[str, nn.Parameter] = {}
         self._masks: dict[str, MaskedWeight] = {}
         self._attach_all(dtype)
-        self._start(encoder, init, init_scale, seed)
+        originals = {
+            name: linear.parametrizations.weight.original
+            for name, linear in self._linears.items()
+        }
+        fill_scores(
+            self._scores,
+            self.units,
+            self._shares,
+            self.ranked_together(),
+            encoder,
+            originals,
+            init=init,
+            scale=init_scale,
+            seed=seed,
+            positive=rule == "positive",
+            scratch=self._workspace.scratches(1)[0],
+        )
         self._removed: dict[str, int] = {}
         self._select()
 
@@ -162,7 +181,7 @@ class Router:
     @frozen.setter
     def frozen(self, value: bool) -> None:
         """Fix the masks, or let the scores train again."""
-        self._frozen = bool(value)
+        self._frozen = flag("frozen", value)
         for scores in self._scores.values():
             scores.requires_grad_(not self._frozen)
 
@@ -176,6 +195,19 @@ class Router:
             block, `(channels,)` or `(heads,)`.
         """
         return dict(self._scores)
+
+    def ranked_together(self) -> list[list[str]]:
+        """Return the names of scores in groups that have one ranking."""
+        grouped = self._pattern.kind == "structured"
+        pools = pools_of(
+            self.units,
+            self._shares,
+            self._scores,
+            self._scores,
+            self._scope,
+            grouped,
+        )
+        return [pool.names for pool in pools]
 
     def masks(self) -> dict[str, Tensor]:
         """Return the live masks; clone them to keep their present values.
@@ -349,30 +381,6 @@ class Router:
                 attach(linear, name, mask)
                 self._masks[name] = mask
 
-    @torch.no_grad()
-    def _start(
-        self, encoder: nn.Module, init: str, scale: float, seed: int
-    ) -> None:
-        """Give all scores the values that they start from."""
-        (scratch,) = self._workspace.scratches(1)
-        for unit, (share, _) in zip(self.units, self._shares, strict=True):
-            weights = {
-                name: self._linears[name].parametrizations.weight.original
-                for name in unit.members
-            }
-            scores = initial_scores(
-                init,
-                unit.saliency(weights),
-                unit.fans(encoder),
-                generator_of(seed, unit.name),
-                share,
-                scale,
-                scratch,
-            )
-            if self.rule == "positive":
-                scores = positive_where_kept(scores, share)
-            self._scores[unit.name].copy_(scores)
-
     def _detach(self, fold: bool) -> None:
         self._check_attached("fold" if fold else "remove")
         for mask in self._masks.values():
@@ -412,11 +420,3 @@ class Router:
 
     def _total(self) -> int:
         return sum(mask.mask.numel() for mask in self._masks.values())
-
-
-def _check_steps(value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SettingError(
-            f"refresh_every: {value!r} is not a number of steps, 1 or more"
-        )
-    return value

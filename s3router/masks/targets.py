@@ -155,12 +155,7 @@ def resolve_targets(
     >>> resolve_targets(encoder, "*.linear1")
     ['layers.0.linear1', 'layers.1.linear1']
     """
-    wanted = [targets] if isinstance(targets, str) else list(targets)
-    if not wanted or not all(isinstance(item, str) for item in wanted):
-        raise SettingError(
-            f"targets: {targets!r} is not a name or a list of names; use "
-            f"{', '.join(KEYWORDS)}, or patterns on layer names"
-        )
+    wanted = target_names(targets)
     order = [n for n, m in encoder.named_modules() if _is_plain_linear(n, m)]
     blocks = find_blocks(encoder)
     chosen: set[str] = set()
@@ -170,6 +165,42 @@ def resolve_targets(
             raise SettingError(_nothing(item, blocks, order))
         chosen |= matched
     return [name for name in order if name in chosen]
+
+
+def target_names(targets: object) -> list[str]:
+    """Return targets as a list of names or patterns, or refuse them.
+
+    Arguments
+    ---------
+    targets : object
+        What was given as `targets`; see `resolve_targets`.
+
+    Returns
+    -------
+    list of str
+        One or more, not yet looked for in an encoder.
+
+    Raises
+    ------
+    SettingError
+        If they are not a text or a list of texts.
+
+    Example
+    -------
+    >>> target_names("all")
+    ['all']
+    """
+    names = [targets] if isinstance(targets, str) else targets
+    if (
+        not isinstance(names, Sequence)
+        or not names
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise SettingError(
+            f"targets: {targets!r} is not a name or a list of names; use "
+            f"{', '.join(KEYWORDS)}, or patterns on layer names"
+        )
+    return list(names)
 
 
 def _is_plain_linear(name: str, module: nn.Module) -> bool:

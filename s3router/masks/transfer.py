@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from s3router.errors import SettingError
 from s3router.masks.exchange import check_like
 from s3router.masks.router import Router
 from s3router.masks.units import Unit, blocks_below
@@ -77,21 +78,49 @@ def start_from(
     MismatchError
         If a mask is missing, or of another shape.
     SettingError
-        If `layers` is not a number of blocks.
+        If `layers` is not a number of blocks, or one ranking is over all.
     """
     check_like(masks, router.masks(), "mask")
     live = router.scores()
-    for unit in blocks_below(layers, router.units, "start_layers"):
-        scores = live[unit.name]
-        keep = _kept(unit, masks).to(scores.device)
+    below = blocks_below(layers, router.units, "start_layers")
+    units = {unit.name: unit for unit in below}
+    together = router.ranked_together()
+    if layers is not None and any(len(names) > 1 for names in together):
+        raise SettingError(
+            "start_layers: with scope global one ranking decides in all "
+            "blocks; leave it out, or use scope layer"
+        )
+    for names in together:
+        chosen = [name for name in names if name in units]
+        if not chosen:
+            continue
+        scores = [live[name] for name in chosen]
+        keeps = [
+            _kept(units[name], masks).to(live[name].device) for name in chosen
+        ]
         if router.rule == "positive":
-            sizes = scores.abs()
-            # A kept score of 0 would not be kept.
-            sizes.clamp_(min=float(sizes[sizes > 0].min()))
-            scores.copy_(torch.where(keep, sizes, -sizes))
+            _make_positive(scores[0], keeps[0])
         else:
-            scores.copy_(scores_for(scores, keep))
+            _exchange(scores, keeps)
     router.refresh()
+
+
+def _make_positive(scores: Tensor, keep: Tensor) -> None:
+    """Let the scores of a matrix be above 0 where a mask keeps."""
+    sizes = scores.abs()
+    # A kept score of 0 would not be kept.
+    sizes.clamp_(min=float(sizes[sizes > 0].min()))
+    scores.copy_(torch.where(keep, sizes, -sizes))
+
+
+def _exchange(scores: list[Tensor], keeps: list[Tensor]) -> None:
+    """Let the scores of one ranking rank as masks do."""
+    new = scores_for(
+        torch.cat([one.flatten() for one in scores]),
+        torch.cat([one.flatten() for one in keeps]),
+    ).split([one.numel() for one in scores])
+    for one, part in zip(scores, new, strict=True):
+        one.copy_(part.view_as(one))
 
 
 def _kept(unit: Unit, masks: Mapping[str, Tensor]) -> Tensor:

@@ -1,23 +1,24 @@
 """Bottleneck adapters: the other way to add a language to a frozen encoder.
 
-    y = f(x) + W_up relu(W_down norm(f(x))),  W_up and W_down trained
+    y = b(x) + W_up relu(W_down norm(b(x))),  W_up and W_down trained
 
-behind each feed-forward part f, as MMS adds languages (Pratap et al., 2023,
-section 5.3), and a baseline of S3-Router and S3Net; see
-`s3router.models.bottleneck`. The adapters are stored as weights of their own,
-since they cannot be merged into others.
+behind each transformer block b, as MMS adds languages (Pratap et al., 2023,
+section 5.3), and much as the baselines of S3-Router and S3Net, which put them
+behind the feed-forward part; see `s3router.models.bottleneck`. The adapters
+are stored as weights of their own, since they cannot be merged into others.
 """
 
 import torch
 from torch import Tensor, nn
 
-from s3router.methods.base import Method, freeze, whole_number
+from s3router.errors import whole_number
+from s3router.methods.base import Method, freeze
 from s3router.methods.tunable import restore_weights
 from s3router.models.bottleneck import attach_bottlenecks
 
 
 class Adapter(Method):
-    """Train adapters behind every feed-forward part; all else is frozen.
+    """Train adapters behind every block; all else is frozen.
 
     They are the group `weights`, so that a YAML's `lr_weights` is their rate.
 
@@ -35,7 +36,7 @@ class Adapter(Method):
 
     def __init__(self, adapter_width: int = 64, seed: int = 0):
         self.width = whole_number("adapter_width", adapter_width)
-        self.seed = seed
+        self.seed = whole_number("seed", seed, least=0)
         self._tuned: dict[str, nn.Parameter] = {}
 
     def prepare(self, encoder: nn.Module) -> None:

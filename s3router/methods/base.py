@@ -7,7 +7,7 @@ not know any concrete method.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,11 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import main_process_only
 from torch import Tensor, nn
 
-from s3router.errors import MismatchError, SettingError
+from s3router.errors import MismatchError, one_of
+from s3router.masks.ranking import SCOPES
+from s3router.masks.rules import Pattern
+from s3router.masks.targets import target_names
+from s3router.masks.units import Sparsity, Unit, check_pattern, shares
 
 BatchLoss = Callable[[object], Tensor]
 
@@ -151,13 +155,32 @@ class Method(ABC):
         self.load_state_dict(saved["state"])
 
 
-def whole_number(setting: str, value: object) -> int:
-    """Return a setting that is a number of things, or raise SettingError."""
-    if type(value) is not int or value < 1:
-        raise SettingError(
-            f"{setting} is {value!r}, but must be a whole number, 1 or more"
-        )
-    return value
+def check_masking(
+    targets: str | Sequence[str], sparsity: Sparsity, scope: str, pattern: str
+) -> None:
+    """Refuse masks that no encoder could have, before there is one.
+
+    Arguments
+    ---------
+    targets : str or sequence of str
+        See `s3router.masks.targets`.
+    sparsity : float or mapping
+        One number is held against the pattern; a mapping is read when it is
+        known what there is.
+    scope, pattern : str
+        As of `s3router.masks.ranking.Ranking`.
+
+    Raises
+    ------
+    SettingError
+        If one of them cannot be, or two do not go together.
+    """
+    target_names(targets)
+    parsed = Pattern.parse(pattern)
+    check_pattern(parsed, one_of(scope, SCOPES, "scope"), {})
+    if not isinstance(sparsity, Mapping):
+        # It is the same for all units, so any one tells.
+        shares(sparsity, [Unit("any", None, None, {})], parsed)
 
 
 def freeze(module: nn.Module) -> None:

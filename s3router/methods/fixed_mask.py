@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from s3router.errors import flag
 from s3router.masks.exchange import check_like
 from s3router.masks.ranking import Ranking
 from s3router.masks.units import Sparsity
-from s3router.methods.base import Method, freeze
+from s3router.methods.base import Method, check_masking, freeze
 from s3router.methods.tunable import free_weights, restore_weights
 
 
@@ -35,6 +36,11 @@ class FixedMask(Method):
     train_weights : bool, optional
         Whether the kept weights, and all others behind the front end, train;
         else nothing but the head does. None: as the method's source has it.
+
+    Raises
+    ------
+    SettingError
+        If a setting cannot be, whatever the encoder is.
     """
 
     def __init__(
@@ -45,12 +51,13 @@ class FixedMask(Method):
         pattern: str = "unstructured",
         train_weights: bool | None = None,
     ):
+        check_masking(targets, sparsity, scope, pattern)
         self.targets = targets
         self.sparsity = sparsity
         self.scope = scope
         self.pattern = pattern
         if train_weights is not None:
-            self.changes_weights = train_weights
+            self.changes_weights = flag("train_weights", train_weights)
         self._tuned: dict[str, nn.Parameter] = {}
         self._masked: dict[str, nn.Parameter] = {}
         self._original: dict[str, Tensor] = {}

@@ -14,7 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from s3router.errors import SettingError
-from s3router.masks.targets import find_blocks, resolve_targets
+from s3router.masks.targets import (
+    find_blocks,
+    resolve_targets,
+    target_names,
+)
 from s3router.methods.peft_method import ADAPTER, PeftMethod, peft
 
 
@@ -35,6 +39,7 @@ class IA3(PeftMethod):
 
     def __init__(self, targets: str | Sequence[str] = "all"):
         super().__init__()
+        target_names(targets)
         self.targets = targets
 
     def prepare(self, encoder: nn.Module) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from s3router.errors import SettingError
-from s3router.masks.targets import resolve_targets
+from s3router.errors import positive_number, whole_number
+from s3router.masks.targets import resolve_targets, target_names
 from s3router.methods.peft_method import ADAPTER, PeftMethod, peft
 
 _FACTORS = ("lora_A", "lora_B")
@@ -46,16 +46,15 @@ class LoRA(PeftMethod):
         seed: int = 0,
     ):
         super().__init__()
-        if lora_rank is not None and not lora_rank >= 1:
-            raise SettingError(f"lora_rank is {lora_rank}, but must be 1 or up")
-        if lora_alpha is not None and not lora_alpha > 0:
-            raise SettingError(
-                f"lora_alpha is {lora_alpha}, but must be above 0"
-            )
+        target_names(targets)
+        if lora_rank is not None:
+            whole_number("lora_rank", lora_rank)
+        if lora_alpha is not None:
+            positive_number("lora_alpha", lora_alpha)
         self.targets = targets
         self.rank = lora_rank
         self.alpha = lora_alpha
-        self.seed = seed
+        self.seed = whole_number("seed", seed, least=0)
 
     def prepare(self, encoder: nn.Module) -> None:
         """Freeze the encoder and put adapters on its targets.

@@ -7,17 +7,27 @@ Source: S3-Router (Fu et al., NeurIPS 2022), section 3. W stays frozen; the
 gradient passes the selection straight through.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from s3router.errors import SettingError
+from s3router.errors import (
+    SettingError,
+    flag,
+    one_of,
+    positive_number,
+    whole_number,
+)
 from s3router.formats.subnetwork import Subnetwork
 from s3router.masks.apply import put_weights
-from s3router.masks.router import Router
+from s3router.masks.init import check_init
+from s3router.masks.router import DTYPES, Router
+from s3router.masks.rules import RULES, Pattern, check_rule
+from s3router.masks.straight_through import SURROGATES
 from s3router.masks.transfer import start_from
 from s3router.masks.units import blocks_below
-from s3router.methods.base import Method
+from s3router.methods.base import Method, check_masking
 from s3router.methods.start import load_start, start_masks
 from s3router.methods.tunable import free_weights, restore_weights
 
@@ -74,6 +84,11 @@ class MaskTuning(Method):
         Masks of so many blocks from below stay as they start.
     train_weights : bool, optional
         Train the weights together with the scores; None: no.
+
+    Raises
+    ------
+    SettingError
+        If a setting cannot be, whatever the encoder is.
     """
 
     name = "mask_tuning"
@@ -117,9 +132,11 @@ class MaskTuning(Method):
             "start_weights": start_weights,
             "frozen": frozen,
             "frozen_layers": frozen_layers,
-            "train_weights": bool(train_weights),
+            "train_weights": False if train_weights is None else train_weights,
         }
-        _check(self._start, scope)
+        check_masking(targets, sparsity, scope, pattern)
+        _check_scores(self._settings)
+        _check_start(self._start, scope)
         self.changes_weights = bool(train_weights or start_weights)
         self._router: Router | None = None
         self._weights: dict[str, Tensor] = {}
@@ -231,8 +248,30 @@ class MaskTuning(Method):
             scores[unit.name].requires_grad_(False)
 
 
-def _check(start: Mapping[str, object], scope: str) -> None:
+def _check_scores(settings: Mapping) -> None:
+    """Refuse now what the router would refuse once there is an encoder."""
+    one_of(settings["surrogate"], SURROGATES, "surrogate")
+    one_of(settings["score_dtype"], DTYPES, "score_dtype")
+    rule = one_of(settings["rule"], RULES, "rule")
+    check_rule(rule, Pattern.parse(settings["pattern"]), settings["scope"])
+    whole_number("refresh_every", settings["refresh_every"])
+    whole_number("seed", settings["seed"], least=0)
+    scale = positive_number("init_scale", settings["init_scale"])
+    with warnings.catch_warnings():
+        # The router warns; once is enough.
+        warnings.simplefilter("ignore")
+        check_init(settings["init"], scale)
+
+
+def _check_start(start: Mapping[str, object], scope: str) -> None:
     """Refuse settings that would do nothing, or something else."""
+    for setting in ("frozen", "train_weights"):
+        flag(setting, start[setting])
+    for setting in ("start_layers", "frozen_layers"):
+        layers = start[setting]
+        # Which whole numbers can be is told with the encoder's blocks.
+        if layers is not None and not isinstance(layers, int):
+            whole_number(setting, layers)
     if start["start_layers"] is not None and start["start_mask"] is None:
         raise SettingError(
             "start_layers says how far start_mask is taken over, but there is "

@@ -25,10 +25,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from s3router.errors import SettingError
+from s3router.errors import SettingError, whole_number
 from s3router.masks.ranking import Ranking
 from s3router.masks.rules import check_sparsity
-from s3router.methods.base import Method, whole_number
+from s3router.masks.units import Sparsity
+from s3router.methods.base import Method, check_masking
 from s3router.methods.start import ranked_start
 from s3router.methods.tunable import free_weights, restore_weights
 
@@ -40,8 +41,9 @@ class PARP(Method):
     ---------
     targets : str or list of str
         Which linear layers are pruned.
-    sparsity : float
-        Share removed in the end, in [0, 1).
+    sparsity : float or mapping
+        Share removed in the end, in [0, 1); or by part or block, but not
+        with `initial_sparsity`.
     scope : str
         `global`, one ranking over all targets, as in PARP; or `layer`.
     pattern : str
@@ -53,9 +55,15 @@ class PARP(Method):
     reprune_every : int
         Optimizer steps between two prunings.
     initial_sparsity : float, optional
-        Where the sparsity starts (PARP-P); None: at `sparsity`.
+        Where the sparsity starts (PARP-P), in [0, 1) and not above
+        `sparsity`, which is one number then; None: at `sparsity`.
     ramp_share : float
-        Share of all steps in which it rises to the target.
+        Share of all steps in which it rises to the target, in (0, 1].
+
+    Raises
+    ------
+    SettingError
+        If a setting cannot be, whatever the encoder is.
     """
 
     name = "parp"
@@ -64,7 +72,7 @@ class PARP(Method):
     def __init__(
         self,
         targets: str | Sequence[str] = "all",
-        sparsity: float = 0.5,
+        sparsity: Sparsity = 0.5,
         scope: str = "global",
         pattern: str = "unstructured",
         start_mask: str | None = None,
@@ -73,8 +81,10 @@ class PARP(Method):
         ramp_share: float = 0.5,
     ):
         whole_number("reprune_every", reprune_every)
+        _check_share(ramp_share)
         if initial_sparsity is not None:
-            _check_ramp(sparsity, initial_sparsity, ramp_share, pattern)
+            _check_ramp(sparsity, initial_sparsity, pattern)
+        check_masking(targets, sparsity, scope, pattern)
         self.targets = targets
         self.final = sparsity
         self.scope = scope
@@ -135,7 +145,7 @@ class PARP(Method):
                 "steps only: it would never get there; lower reprune_every"
             )
 
-    def sparsity_at(self, step: int) -> float:
+    def sparsity_at(self, step: int) -> Sparsity:
         """Return the sparsity to which a pruning after a step prunes."""
         if self.initial is None:
             return self.final
@@ -221,17 +231,25 @@ class PARP(Method):
             weight.mul_(masks[name].to(weight.device))
 
 
-def _check_ramp(
-    final: float, initial: float, share: float, pattern: str
-) -> None:
+def _check_share(share: float) -> None:
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not number or not 0 < share <= 1:
+        raise SettingError(f"ramp_share is {share!r}, but must be in (0, 1]")
+
+
+def _check_ramp(final: Sparsity, initial: float, pattern: str) -> None:
     if pattern not in ("unstructured", "structured"):
         raise SettingError(
             f"parp: the pattern {pattern} fixes the sparsity, so it cannot "
             "rise; leave initial_sparsity out"
         )
+    if isinstance(final, Mapping):
+        raise SettingError(
+            f"sparsity is {dict(final)!r}, but with initial_sparsity it rises "
+            "to one number for all targets; give one, or leave "
+            "initial_sparsity out"
+        )
     check_sparsity(initial, "initial_sparsity")
-    if type(share) not in (int, float) or not 0 < share <= 1:
-        raise SettingError(f"ramp_share is {share!r}, but must be in (0, 1]")
     if not initial <= check_sparsity(final):
         raise SettingError(
             f"parp: initial_sparsity {initial} is above sparsity {final}; "

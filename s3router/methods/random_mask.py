@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from s3router.errors import whole_number
 from s3router.masks.init import generator_of
 from s3router.masks.ranking import Ranking
 from s3router.masks.units import Sparsity
@@ -42,7 +43,7 @@ class RandomMask(FixedMask):
         seed: int = 0,
     ):
         super().__init__(targets, sparsity, scope, pattern, train_weights)
-        self.seed = seed
+        self.seed = whole_number("seed", seed, least=0)
 
     def find_masks(
         self, encoder: nn.Module, ranking: Ranking

@@ -89,8 +89,15 @@ def ranked_start(
         to come back and nothing says what.
     """
     start = load_start(path, encoder)
-    if start.masks:
+    masked = any(name in start.masks for name in ranking.targets)
+    if masked:
         _check_targets(start, ranking.targets, path)
+    elif not any(f"{name}.weight" in start.weights for name in ranking.targets):
+        raise SettingError(
+            f"start_mask: {path} has neither weights nor masks of the targets "
+            f"of its own; it was made by {start.config.get('method')!r}. "
+            "Leave start_mask out to rank the weights before training"
+        )
     masks = ranking.masks(
         {
             name: _effective_weight(start, encoder, name)
@@ -101,7 +108,7 @@ def ranked_start(
     back = sum(
         int((mask & ~as_tensor(start.masks[name])).sum())
         for name, mask in masks.items()
-        if start.masks
+        if masked
     )
     if back and ranking.pattern.kind == "unstructured":
         raise SettingError(
@@ -152,7 +159,8 @@ def start_masks(
     MismatchError
         If it masks other targets.
     """
-    if not start.masks:
+    # Masks of the front end's channels are of conv layers, and no method's.
+    if not any(mask.ndim == 2 for mask in start.masks.values()):
         raise SettingError(
             f"start_mask: the subnetwork {path} has no mask; it was made by "
             f"{start.config.get('method')!r}"

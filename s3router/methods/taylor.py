@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from s3router.errors import SettingError
+from s3router.errors import SettingError, whole_number
 from s3router.masks.ranking import Ranking
 from s3router.masks.units import Sparsity
-from s3router.methods.base import BatchLoss, whole_number
+from s3router.methods.base import BatchLoss
 from s3router.methods.fixed_mask import FixedMask
 
 

@@ -1,12 +1,14 @@
-"""Bottleneck adapters: small networks behind each feed-forward part.
+"""Bottleneck adapters: small networks behind each transformer block.
 
-    y = f(x) + W_up relu(W_down norm(f(x)))
+    y = b(x) + W_up relu(W_down norm(b(x)))
 
-for a feed-forward part f, as in the adapters of MMS (Pratap et al., 2023,
-section 5.3: norm, down, ReLU, up) and the `st` adapters of S3-Router's code.
-W_up starts at zero, so the encoder starts as it is. Must not decide what
-trains.
+for a block b, as in the adapters of MMS (Pratap et al., 2023, section 5.3:
+norm, down, ReLU, up): they read and write the stream that goes on to the next
+block. W_up starts at zero, so the encoder starts as it is. Must not decide
+what trains.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,20 +49,24 @@ class Bottleneck(nn.Module):
         return self.up(torch.relu(self.down(self.norm(hidden))))
 
 
-def _add(part: nn.Module, _: object, output: Tensor) -> Tensor:
+def _add(block: nn.Module, _: object, output: Any) -> Any:
     # By its owner, so that a copy of the encoder uses its own adapters.
-    return output + getattr(part, _NAME)(output)
+    adapter = getattr(block, _NAME)
+    if isinstance(output, tuple):  # with attention weights, or positions
+        hidden, *others = output
+        return (hidden + adapter(hidden), *others)
+    return output + adapter(output)
 
 
 def attach_bottlenecks(
     encoder: nn.Module, inner: int
 ) -> dict[str, nn.Parameter]:
-    """Put an adapter behind the feed-forward part of every block.
+    """Put an adapter behind every block.
 
     Arguments
     ---------
     encoder : torch.nn.Module
-        The Hugging Face model; its feed-forward parts get a submodule each.
+        The Hugging Face model; its blocks get a submodule each.
     inner : int
         Width of the bottlenecks.
 
@@ -77,19 +83,19 @@ def attach_bottlenecks(
     blocks = [block for block in find_blocks(encoder) if block.attention]
     if not blocks:
         raise SettingError(
-            "adapters go behind the feed-forward part of transformer blocks "
-            "in the Hugging Face format, and this encoder has none"
+            "adapters go behind transformer blocks in the Hugging Face "
+            "format, and this encoder has none"
         )
     for block in blocks:
-        part = encoder.get_submodule(block.prefix).feed_forward
-        if hasattr(part, _NAME):
+        owner = encoder.get_submodule(block.prefix)
+        if hasattr(owner, _NAME):
             raise SettingError(
                 f"{block.prefix} has an adapter already; load the encoder anew"
             )
-        last = part.output_dense
+        last = owner.feed_forward.output_dense
         adapter = Bottleneck(last.out_features, inner)
-        part.add_module(_NAME, adapter.to(last.weight))
-        part.register_forward_hook(_add)
+        owner.add_module(_NAME, adapter.to(last.weight))
+        owner.register_forward_hook(_add)
     return {
         name: parameter
         for name, parameter in encoder.named_parameters()

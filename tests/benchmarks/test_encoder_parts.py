@@ -19,6 +19,7 @@ from encoder_jobs import Cell, Progress
 from encoder_layers import frame_states, pooled_states
 from encoder_tuning import complete, run_trial
 from encoder_workbench import Place
+from scipy.stats import t as student
 
 from s3router.errors import DataError, SettingError
 from s3router.evaluation.seeds import pool_differences
@@ -291,7 +292,9 @@ def test_differences_of_seeds_are_pooled_by_the_law_of_total_variance():
     assert pooled.difference == pytest.approx(-0.07)
     sampling = 0.04 / 1.96
     between = statistics.stdev([-0.10, -0.04, -0.07])
-    half = 1.96 * math.sqrt(sampling**2 + between**2 / 3)
+    variance = sampling**2 + between**2 / 3
+    freedom = 2 * (variance / (between**2 / 3)) ** 2
+    half = student.ppf(0.975, freedom) * math.sqrt(variance)
     assert pooled.high == pytest.approx(-0.07 + half)
     assert pooled.low == pytest.approx(-0.07 - half)
     assert pooled.significant

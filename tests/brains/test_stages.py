@@ -5,11 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s3router.brains.stages import is_finished, mark_finished, stages_of
+from s3router.brains.stages import (
+    check_stages,
+    is_finished,
+    mark_finished,
+    stages_of,
+)
 from s3router.errors import SettingError
 from s3router.formats.subnetwork import Subnetwork
 from s3router.formats.subnetwork_config import REQUIRED
 
+ROOT = Path(__file__).resolve().parents[2]
 LONG = "/tmp/" + "/".join(["a_folder_whose_name_is_not_short"] * 6)
 
 
@@ -117,3 +123,30 @@ def test_a_stage_that_ended_with_other_settings_is_not_passed_over(
     assert is_finished(yaml, one)
     with pytest.raises(SettingError, match="has ended with other settings"):
         is_finished(yaml, {**one, "language": "ar"})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pattern": "2:4"}, "use scope layer"),
+        ({"number_of_epochs": 0}, "number_of_epochs is 0"),
+        ({"lr_weights": "abc"}, "lr_weights is 'abc'"),
+        ({}, None),
+    ],
+)
+def test_what_a_later_stage_cannot_be_is_told_first(given, message):
+    """The dense model of one-shot pruning is not trained for nothing."""
+    path = str(ROOT / "hparams/zh_omp.yaml")
+    given = {"data_folder": "/data", "sparsity": 0.5, **given}
+    stages = stages_of(path, given)
+    if message is None:
+        check_stages(path, stages)
+    else:
+        with pytest.raises(SettingError, match=message):
+            check_stages(path, stages)
+
+
+def test_a_stage_of_another_name_is_told(yaml):
+    stages = "[{name: tuned}, {name: pruned, start_mask: tund}]"
+    with pytest.raises(SettingError, match="did you mean 'tuned'"):
+        stages_of(yaml, f"stages: {stages}")

@@ -80,7 +80,7 @@ recipe: {recipe}
 output_folder: {tmp_path / "out"}
 baseline: full
 seeds: [1, 2]
-common: {{encoder: tiny, data_folder: /data}}
+common: {{encoder: tiny, data_folder: {tmp_path}}}
 each: {{language: [ar]}}
 methods:
     full: {{yaml: hparams/zh_full.yaml, search: {{lr_weights: [0.01, 2e-2]}}}}

@@ -1,8 +1,14 @@
 """How long a comparison will take, told before it starts."""
 
-from comparison_command import order
+import json
 
-from s3router.comparison.estimate import announce, seconds_by_trial
+from comparison_command import order, run
+
+from s3router.comparison.estimate import (
+    announce,
+    seconds_by_trial,
+    seconds_left,
+)
 from s3router.comparison.spec import read_comparison
 
 
@@ -27,3 +33,19 @@ def test_it_tells_how_long_it_will_take(comparison, tmp_path, capsys):
     announce("words.yaml", read, 2, [], trial=False)
     assert "known when the first has ended" in capsys.readouterr().out
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_is_there_counts_with_all_that_it_took(comparison, tmp_path):
+    """Loading, dev and test too, where results tell; else training."""
+    read = read_comparison(comparison)
+    assert seconds_left(read) is None
+    assert run(comparison) == 0
+    for file in (tmp_path / "out").rglob("2/result.json"):
+        file.unlink()
+    # Three rows lack a second seed.
+    assert seconds_left(read) == 3 * 1.0
+    for file in (tmp_path / "out").rglob("1/result.json"):
+        result = json.loads(file.read_text())
+        result["extra"]["run_seconds"] = 20.0
+        file.write_text(json.dumps(result))
+    assert seconds_left(read) == 3 * 20.0

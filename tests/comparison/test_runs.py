@@ -1,11 +1,14 @@
 """Which runs are missing, what each starts from, and what a failure costs."""
 
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 from comparison_command import order, run
 
+from s3router.brains.hparams import known_settings
+from s3router.comparison.runs import _stated
 from s3router.evaluation.results import read_result
 
 
@@ -122,3 +125,22 @@ def test_what_was_made_with_other_settings_is_not_reported(
         assert f"was made with {key}" in error
         assert "choose another output_folder" in error
     assert len(order(tmp_path)) == before
+
+
+def test_other_stages_are_other_settings(comparison, tmp_path, capsys):
+    shutil.copytree("hparams", tmp_path / "hparams")
+    staged = tmp_path / "hparams" / "zh_finetune_prune.yaml"
+    text = staged.read_text()
+    comparison.write_text(
+        comparison.read_text().replace("hparams/zh_sparse.yaml", str(staged))
+    )
+    assert run(comparison) == 0
+    assert run(comparison) == 0
+    shorter = text.replace("name: tuned", "name: tuned, of_epochs: 0.5")
+    staged.write_text(shorter)
+    known_settings.cache_clear()
+    _stated.cache_clear()
+    capsys.readouterr()
+    assert run(comparison) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "was made with stages" in error

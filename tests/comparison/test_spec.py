@@ -112,6 +112,20 @@ def test_settings_of_the_command_line_hold_in_every_run(
         ("hparams/zh_full.yaml", "hparams/no.yaml", "no such YAML"),
         ("language: [ar]", "language: ar", "expected a list"),
         ("encoder: tiny", "encoder: !ref <x>", "plain YAML"),
+        ("{language: [ar]}", "[language]", "each is ['language'], but must"),
+        ("{language: [ar]}", "{language: [ar, ar]}", "'ar' is there twice"),
+        ("{encoder: tiny,", "[tiny] #", "common is ['tiny'], but must"),
+        ("encoder: tiny", "seed: 7", "'seed' is given to each run"),
+        ("encoder: tiny", "output_folder: x", "given to each run"),
+        ("seeds: [1, 2]", "seeds: []", "a list of whole numbers"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "seeds: 1 is there twice"),
+        ("{lr_scores: [0.02, 0.04]}", "[1, 2]", "search is [1, 2], but must"),
+        ("[0.02, 0.04]", "[0.02, 0.02]", "0.02 is there twice"),
+        ("[0.02, 0.04]", "0.02", "needs a list of values"),
+        ("yaml: hparams/zh_full.yaml", "yaml: 3", "names no yaml"),
+        ("sparsity: [0.2", "sparsity: [1.5", "1.5 is not in [0, 1)"),
+        ("encoder: tiny", "refresh_every: 2", "refresh_every is 2, but"),
+        ("encoder: tiny", "mask_rule: positive", "method 'full': mask_rule"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(
@@ -123,3 +137,62 @@ def test_what_cannot_be_compared_is_one_line(
     assert run(comparison) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert message in error
+
+
+def test_what_only_some_methods_have_is_no_setting_of_all(comparison, capsys):
+    for settings, message in (
+        (["refresh_every=2"], "method 'full': refresh_every is 2"),
+        (["sparsity={attention: 2}"], "the method 'mask_tuning' has its own"),
+    ):
+        assert run(comparison, "--set", *settings) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert message in error
+    # What a mask would be like is passed over by who has none.
+    shared = ["--set", "targets=all", "--print-commands"]
+    assert run(comparison, *shared) == 0
+    assert "--targets=all" in capsys.readouterr().out
+
+
+def test_a_start_does_not_stand_beside_stages(comparison, capsys):
+    text = comparison.read_text()
+    block = (
+        "    pruned: {yaml: hparams/zh_omp.yaml, start_mask: {method: full}, "
+        "sparsity: 0.5, search: {lr_weights: [0.02, 0.04]}}\n"
+    )
+    comparison.write_text(text + block)
+    assert run(comparison) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "method 'pruned': start_mask" in error
+    assert "add stages: null" in error
+    comparison.write_text(text + block.replace("{yaml", "{stages: null, yaml"))
+    assert run(comparison, "--print-commands") == 0
+    comparison.write_text(text + block.replace("full}", "[full]}"))
+    assert run(comparison) == 2
+    assert "must be {method: NAME}" in capsys.readouterr().err
+
+
+def test_data_must_be_there_before_anything_runs(comparison, tmp_path, capsys):
+    text = comparison.read_text()
+    for without, message in (
+        (", data_folder: " + str(tmp_path), "data_folder has no value"),
+        (str(tmp_path) + "}", "there is no data_folder"),
+    ):
+        instead = "/nowhere}" if without.endswith("}") else ""
+        assert without in text
+        comparison.write_text(text.replace(without, instead))
+        assert run(comparison) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert message in error and "--set data_folder=" in error
+        assert not (tmp_path / "out").exists()
+        # Commands may be for machines that have it.
+        assert run(comparison, "--print-commands") == 0
+        capsys.readouterr()
+
+
+def test_comparisons_do_not_write_over_each_other(comparison, tmp_path, capsys):
+    other = tmp_path / "other.yaml"
+    other.write_text(comparison.read_text())
+    assert run(comparison, other) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "have the same output_folder" in error
+    assert not (tmp_path / "out").exists()

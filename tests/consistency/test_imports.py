@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "brains": BASE
     | {"masks", "methods", "data", "models", "evaluation", "export"},
 }
-MAY_IMPORT["comparison"] = BASE | {"brains", "evaluation", "runtime"}
+MAY_IMPORT["comparison"] = BASE | {"brains", "evaluation", "masks", "runtime"}
 FREE = {"cli", "quickstart"}
 # Third-party packages of the parts that must stay light; others are free.
 THIRD_PARTY = {
@@ -31,7 +31,7 @@ THIRD_PARTY = {
     "formats": {"numpy", "safetensors", "zstandard"},
     "masks": {"numpy", "torch"},
     "runtime": {"numpy", "onnxruntime", "soundfile"},
-    "evaluation": {"numpy", "jiwer", "kaldialign"},
+    "evaluation": {"numpy", "jiwer", "kaldialign", "scipy"},
 }
 # What `pip install s3router` does not bring.
 NOT_IN_BASE = (

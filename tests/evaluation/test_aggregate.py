@@ -4,6 +4,7 @@ import random
 import statistics
 
 import pytest
+from scipy.stats import t as student
 
 from s3router.errors import DataError, FormatError
 from s3router.evaluation.aggregate import (
@@ -65,8 +66,12 @@ def test_equal_seeds_keep_the_interval_of_the_test_set():
 def test_seed_variance_is_added():
     values = [0.1, 0.2, 0.3]
     pooled = pool_seeds([rate(v) for v in values])
-    variance = (0.05 / 1.96) ** 2 + statistics.variance(values) / 3
-    assert pooled.high - 0.2 == pytest.approx(1.96 * variance**0.5)
+    training = statistics.variance(values) / 3
+    variance = (0.05 / 1.96) ** 2 + training
+    freedom = 2 * (variance / training) ** 2
+    quantile = student.ppf(0.975, freedom)
+    assert 1.96 < quantile < student.ppf(0.975, 2)
+    assert pooled.high - 0.2 == pytest.approx(quantile * variance**0.5)
     assert (pooled.errors, pooled.total) == (600, 3000)
     assert pooled.utterances == 100
 
@@ -89,6 +94,23 @@ def test_pooled_interval_covers_the_truth():
         # E[clip(N(0.3, 0.2), 0, 1)] is 0.3 and a little (0.306).
         hits += pooled.low <= 0.306 <= pooled.high
     assert hits >= 138
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 1.0, 3.0])
+def test_pooled_interval_holds_where_few_seeds_differ_much(ratio):
+    """`ratio` is the test set's deviation, of the seeds' mean's."""
+    draw, hits = random.Random(1), 0
+    sampling = 0.03 * ratio / 3**0.5
+    for _ in range(2000):
+        shared = draw.gauss(0.5, sampling)
+        pooled = pool_seeds(
+            [
+                rate(shared + draw.gauss(0, 0.03), 1.96 * sampling)
+                for _ in range(3)
+            ]
+        )
+        hits += pooled.low <= 0.5 <= pooled.high
+    assert 0.91 <= hits / 2000 <= 0.98
 
 
 def test_seeds_of_other_test_sets_are_refused():

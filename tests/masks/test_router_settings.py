@@ -107,6 +107,10 @@ def test_sparsity_by_block():
         ({"init": "zero"}, "cannot train"),
         ({"refresh_every": 0}, "refresh_every"),
         ({"refresh_every": 1.5}, "refresh_every"),
+        ({"refresh_every": "abc"}, "refresh_every is 'abc'"),
+        ({"init_scale": "abc"}, "init_scale is 'abc'"),
+        ({"seed": "abc"}, "seed is 'abc'"),
+        ({"targets": 3}, "3 is not a name or a list"),
         ({"targets": "nothing"}, "matches no linear layer"),
         ({"pattern": "2:4", "sparsity": 0.1}, "removes 0.5"),
         ({"pattern": "2:4", "scope": "global"}, "use scope layer"),
@@ -131,6 +135,15 @@ def test_bad_settings_change_nothing(options, text):
         Router(encoder, **{"targets": "all", "sparsity": 0.5, **options})
     assert set(encoder.state_dict()) == before
     assert all(p.requires_grad for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("value", ["no", "off", "yes", 0, None])
+def test_frozen_is_true_or_false(value):
+    router = Router(make_encoder(), "all", 0.5)
+    with pytest.raises(SettingError, match="write true or false"):
+        router.frozen = value
+    assert not router.frozen
+    assert all(s.requires_grad for s in router.scores().values())
 
 
 def test_a_second_router_is_refused():

@@ -94,6 +94,13 @@ def test_targets_that_match_nothing(targets, hint):
     assert hint in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("targets", [3, None, True, {"all": 0.1}])
+def test_targets_that_are_no_names(targets):
+    with pytest.raises(SettingError) as caught:
+        resolve_targets(make_encoder(), targets)
+    assert f"targets: {targets!r} is not a name" in str(caught.value)
+
+
 def test_torch_layers_have_a_feed_forward_part_only():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)

@@ -123,6 +123,25 @@ def test_parp_refuses_what_cannot_be():
         build_method("parp", initial_sparsity=0.1, ramp_share=1.5)
     with pytest.raises(SettingError, match="fixes the sparsity"):
         build_method("parp", initial_sparsity=0.1, pattern="2:4")
+    for share in (7, 0, "half", True, float("nan")):
+        # Whether or not there is something to rise.
+        for initial in (None, 0.1):
+            with pytest.raises(SettingError, match=f"ramp_share is {share!r}"):
+                build_method("parp", initial_sparsity=initial, ramp_share=share)
     method = build_method("parp", initial_sparsity=0.1, reprune_every=50)
     with pytest.raises(SettingError, match="never get there"):
         method.plan(60)
+
+
+def test_parp_takes_a_sparsity_by_part_unless_it_rises():
+    shares = {"feed_forward": 0.5, "attention": 0.25}
+    encoder = make_encoder()
+    method = build_and_prepare("parp", encoder, sparsity=shares, scope="layer")
+    for name, mask in method.masks().items():
+        part = "attention" if ".attention." in name else "feed_forward"
+        assert int((~mask).sum()) == round(shares[part] * mask.numel())
+    with pytest.raises(SettingError) as caught:
+        build_method("parp", sparsity=shares, initial_sparsity=0.1)
+    text = str(caught.value)
+    assert f"sparsity is {shares!r}" in text and "one number" in text
+    assert "[0, 1)" not in text and "\n" not in text

@@ -182,3 +182,24 @@ def test_stages_that_cannot_be_are_one_line(recipe, tmp_path, stages, message):
     done = recipe.run(tmp_path, f"--stages={stages}")
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--frozen=no", "frozen is 'no'; write true or false"),
+        ("--frozen_layers=two", "frozen_layers is 'two', but must be a whole"),
+        ("--targets=3", "targets: 3 is not a name"),
+        ("--lr_scores=abc", "lr_scores is 'abc', but must be a number above 0"),
+        ("--number_of_epochs=0", "number_of_epochs is 0, but must be a whole"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(
+    recipe, tmp_path, option, message
+):
+    done = recipe.run(tmp_path, option)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    # Nothing was begun that would have to be deleted.
+    assert not list(tmp_path.iterdir())

@@ -224,6 +224,18 @@ def test_checkpoint_of_another_method_is_refused(recipe, finished, tmp_path):
     assert "mask_tuning" in line or "another" in line
 
 
+def test_a_run_does_not_go_on_with_other_settings(recipe, finished, tmp_path):
+    output, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    result = (copy / "result.json").read_bytes()
+    line = error_line(
+        recipe.run(copy, "--number_of_epochs=4", "--sparsity=0.4")
+    )
+    assert "was started with sparsity 0.5, and not 0.4" in line
+    assert (copy / "result.json").read_bytes() == result
+
+
 def test_a_search_leaves_test_alone_and_is_finished_later(recipe, tmp_path):
     searched = recipe.run(tmp_path, "--evaluate_test=False")
     assert searched.returncode == 0, searched.stderr[-3000:]
