@@ -4,7 +4,7 @@ Each check looks at the plain tree of the YAML, or at the cells that it makes.
 Must not run anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from s3router.brains.hparams import flatten_hparams, known_settings, parse_yaml
@@ -13,8 +13,16 @@ from s3router.comparison.cells import Cell
 from s3router.errors import NotFoundError, SettingError, near
 from s3router.masks.rules import check_sparsity
 
-#: Given to each run by the comparison itself.
-GIVEN = ("seed", "output_folder", "evaluate_test", "result_file")
+#: Given to each run by the comparison, or by what is its own output folder.
+GIVEN = (
+    "seed",
+    "output_folder",
+    "evaluate_test",
+    "result_file",
+    "save_folder",
+    "subnetwork_folder",
+    "train_log",
+)
 
 
 def check_tree(path: Path, tree: Mapping) -> None:
@@ -33,6 +41,11 @@ def check_tree(path: Path, tree: Mapping) -> None:
         If a part has another shape, or a value is there twice, or a setting
         is one that the comparison gives itself.
     """
+    for key in ("recipe", "output_folder", "baseline"):
+        if not isinstance(tree.get(key) or "", str):
+            raise SettingError(
+                f"{path}: {key} is {tree[key]!r}, but must be a text"
+            )
     for key in ("common", "each", "methods"):
         if not isinstance(tree.get(key) or {}, Mapping):
             raise SettingError(
@@ -50,15 +63,8 @@ def check_tree(path: Path, tree: Mapping) -> None:
     for key, values in (tree.get("each") or {}).items():
         if _is_list(values):
             _check_once(path, key, values)
-    stated = [*(tree.get("common") or {}), *(tree.get("each") or {})]
-    for block in tree["methods"].values():
-        stated += [*block, *(block.get("search") or {})]
-    for key in GIVEN:
-        if key in stated:
-            raise SettingError(
-                f"{path}: {key!r} is given to each run by the comparison; "
-                "leave it out (seeds and output_folder stand at the top)"
-            )
+    for key in ("common", "each"):
+        _check_given(f"{path}: {key}", tree.get(key) or {})
 
 
 def check_together(path: Path, tree: Mapping) -> list[dict[str, object]]:
@@ -87,6 +93,7 @@ def check_together(path: Path, tree: Mapping) -> list[dict[str, object]]:
     if len({frozenset(block) for block in blocks}) > 1:
         raise SettingError(f"{path}: all of together set the same settings")
     _check_once(path, "together", blocks)
+    _check_given(f"{path}: together", blocks[0])
     for key in blocks[0]:
         if key in (tree.get("each") or {}):
             raise SettingError(f"{path}: {key} is under each and together")
@@ -102,7 +109,13 @@ def check_overrides(given: Mapping, tree: Mapping) -> None:
         Settings of the command line.
     tree : mapping
         The YAML; its methods and `together` were checked.
+
+    Raises
+    ------
+    SettingError
+        If a method, `each` or `together` states one, or the comparison.
     """
+    _check_given("--set", given)
     for key in given:
         for name, block in tree["methods"].items():
             if key in block or key in (block.get("search") or {}):
@@ -119,46 +132,86 @@ def check_overrides(given: Mapping, tree: Mapping) -> None:
                 )
 
 
-def check_cell(path: Path, cell: Cell, own: Mapping) -> None:
-    """Refuse a row whose runs could not be.
+def check_method(path: Path, row: Cell, own: Mapping) -> None:
+    """Refuse a method that cannot do what its block asks for.
 
     Arguments
     ---------
     path : pathlib.Path
         For messages.
-    cell : Cell
-        The row.
+    row : Cell
+        A row of it.
     own : mapping
-        What its method's block sets, the search included.
+        What its block sets, lists and the search included.
 
     Raises
     ------
     SettingError
-        If a setting does not exist, or its method lacks it, or a sparsity is
-        none, or a start comes on top of stages.
+        If a setting does not exist, or the method lacks it, or a start comes
+        on top of stages.
     """
-    told = cell.settings({key: own[key] for key in cell.search}, 1)
-    known = known_settings(cell.yaml)
-    for key in [*told, *cell.starts]:
+    who = f"{path}: method {row.method!r}"
+    told = {**row.fixed, **row.shared, **row.own}
+    known = known_settings(row.yaml)
+    for key in [*told, *row.search, *row.starts]:
         if key not in known:
             raise SettingError(
-                f"{path}: method {cell.method!r}: {cell.yaml} has no setting "
-                f"{key!r}. {near(key, sorted(known))}"
+                f"{who}: {row.yaml} has no setting {key!r}. "
+                f"{near(key, sorted(known))}"
             )
-    told = {k: v for k, v in told.items() if k != "seed"}
+    try:
+        refuse_unused(row.yaml, {**told, **own}, own)
+    except SettingError as error:
+        raise SettingError(f"{who}: {error}") from None
+    if row.starts and _tree(row).get("stages"):
+        raise SettingError(
+            f"{who}: {next(iter(row.starts))} is what {row.yaml} finds in a "
+            "stage of its own; add stages: null to the method"
+        )
+
+
+def check_rows(
+    path: Path,
+    rows: Sequence[Cell],
+    own: Mapping,
+    places: Mapping[str, Iterable[str]],
+) -> None:
+    """Refuse rows whose runs could not be, for what all methods are given.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        For messages.
+    rows : sequence of Cell
+        All rows of a method that share one combination of settings.
+    own : mapping
+        What the method's block sets, the search included.
+    places : mapping
+        Where settings of all methods stand, and which stand there.
+
+    Raises
+    ------
+    SettingError
+        If the method lacks one of these settings, or a sparsity is none.
+    """
+    who = f"method {rows[0].method!r}"
+    told = {**rows[0].fixed, **rows[0].shared}
     others = [key for key in told if key not in own]
     try:
-        refuse_unused(cell.yaml, {**told, **own}, own)
-        refuse_unused(cell.yaml, told, others, SHARED)
-        _check_share(told.get("sparsity", 0.0))
+        refuse_unused(rows[0].yaml, told, others, SHARED)
     except SettingError as error:
-        raise SettingError(f"{path}: method {cell.method!r}: {error}") from None
-    if cell.starts and _tree(cell)["stages"]:
-        raise SettingError(
-            f"{path}: method {cell.method!r}: {next(iter(cell.starts))} is "
-            f"what {cell.yaml} finds in a stage of its own; add stages: null "
-            "to the method"
-        )
+        # It names the setting first.
+        key = str(error).partition(" ")[0]
+        for place, keys in places.items():
+            if key in keys:
+                raise SettingError(
+                    f"{path}: {place}: {who}: {error}; set it in the blocks "
+                    "of these alone"
+                ) from None
+        raise SettingError(f"{path}: {who}: {error}") from None
+    for row in rows:
+        for chosen in row.candidates():
+            _check_share(f"{path}: {who}", row.settings(chosen, row.seeds[0]))
 
 
 def check_search(path: Path, cells: Sequence[Cell]) -> None:
@@ -180,8 +233,8 @@ def check_search(path: Path, cells: Sequence[Cell]) -> None:
         )
 
 
-def check_data(path: str, cells: Sequence[Cell]) -> None:
-    """Refuse to start where the data are not there.
+def check_data(path: str, cells: Sequence[Cell], here: bool) -> None:
+    """Refuse to start without data.
 
     Arguments
     ---------
@@ -189,13 +242,16 @@ def check_data(path: str, cells: Sequence[Cell]) -> None:
         The comparison's YAML.
     cells : sequence of Cell
         All rows.
+    here : bool
+        Whether this machine reads them; on others the folder is not looked
+        for.
 
     Raises
     ------
     SettingError
-        If no data folder is set.
+        If a recipe has a data folder and none is set.
     NotFoundError
-        If there is none.
+        If it is not there.
     """
     advice = "give --set data_folder=/path/to/cv-corpus"
     for cell in cells:
@@ -204,9 +260,11 @@ def check_data(path: str, cells: Sequence[Cell]) -> None:
         folder = cell.settings({}, 1).get("data_folder")
         if folder is None:
             folder = _tree(cell)["data_folder"]
-        if not isinstance(folder, str):  # a placeholder
+        tag = getattr(getattr(folder, "tag", None), "value", None)
+        if folder is None or tag == "!PLACEHOLDER":
             raise SettingError(f"{path}: data_folder has no value; {advice}")
-        if not Path(folder).is_dir():
+        # What a reference comes to is known to the run alone.
+        if here and not tag and not Path(str(folder)).expanduser().is_dir():
             raise NotFoundError(
                 f"{path}: there is no data_folder {folder}; {advice}"
             )
@@ -228,7 +286,13 @@ def _check_block(path: Path, name: str, block: object) -> None:
                 f"{path}: method {name!r}: search over {key!r} needs a list "
                 "of values"
             )
+    _check_given(f"{path}: method {name!r}", {**block, **search})
     for key, values in {**block, **search}.items():
+        if key == "method" and _is_list(values):
+            raise SettingError(
+                f"{path}: method {name!r}: method is {values}; each needs a "
+                "block of its own"
+            )
         if _is_list(values):
             _check_once(path, f"method {name!r}: {key}", values)
 
@@ -243,11 +307,23 @@ def _check_once(path: Path, what: str, values: Sequence) -> None:
             raise SettingError(f"{path}: {what}: {value!r} is there twice")
 
 
-def _check_share(sparsity: object) -> None:
-    parts = sparsity if isinstance(sparsity, Mapping) else {"all": sparsity}
-    for part, value in parts.items():
-        name = "sparsity" if part == "all" else f"sparsity of {part!r}"
-        check_sparsity(value, name)
+def _check_share(who: str, settings: Mapping) -> None:
+    share = settings.get("sparsity", 0.0)
+    if not isinstance(share, Mapping):
+        check_sparsity(share, f"{who}: sparsity")
+        return
+    for part, value in share.items():
+        check_sparsity(value, f"{who}: sparsity of {part!r}")
+
+
+def _check_given(where: str, keys: Iterable[str]) -> None:
+    """Refuse settings that would be passed over, or shared by all runs."""
+    for key in GIVEN:
+        if key in keys:
+            raise SettingError(
+                f"{where}: {key!r} is given to each run by the comparison; "
+                "leave it out (seeds and output_folder are of the comparison)"
+            )
 
 
 def _tree(cell: Cell) -> dict:

@@ -77,17 +77,24 @@ def _duration(seconds: float) -> str:
 def seconds_left(comparison: Comparison) -> float | None:
     """Return the seconds that what is missing takes, by runs that are there.
 
-    Of a method without any, the mean of the others is taken. None: no run at
-    all is there.
+    Results that do not tell the whole of it took as much longer than their
+    training as those that do. Of a method without any, the mean of the others
+    is taken. None: no run at all is there.
     """
-    found: dict[str, list[float]] = {}
+    told: list[tuple[str, float | None, float | None]] = []
     for cell in comparison.cells:
         for run in search_runs(cell, comparison.output):
-            seconds = None
             if run.is_done():
-                seconds = run.total_seconds("run_seconds", "training_seconds")
-            if seconds is not None:
-                found.setdefault(cell.method, []).append(seconds)
+                names = "run_seconds", "training_seconds"
+                told.append((cell.method, *map(run.total_seconds, names)))
+    both = [(whole, part) for _, whole, part in told if whole and part]
+    longer = sum(w for w, _ in both) / sum(p for _, p in both) if both else 1.0
+    found: dict[str, list[float]] = {}
+    for method, whole, part in told:
+        if whole is None and part is None:
+            continue
+        seconds = part * longer if whole is None else whole
+        found.setdefault(method, []).append(seconds)
     if not found:
         return None
     means = {name: statistics.fmean(times) for name, times in found.items()}

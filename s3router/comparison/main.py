@@ -61,13 +61,14 @@ def compare(
     _check_outputs(comparisons)
     for path, comparison in comparisons.items():
         _check_options(comparison, options)
+        if not print_commands and missing_runs(comparison):
+            check_data(path, comparison.cells, here=launcher == "local")
+    for path, comparison in comparisons.items():
         if print_commands:
-            _print_commands(comparison, options)
+            _print_commands(path, comparison, options)
             continue
         runner = None
         if missing_runs(comparison):
-            if launcher == "local":
-                check_data(path, comparison.cells)
             runner = build_launcher(
                 launcher, jobs, comparison.output, engine or {}
             )
@@ -151,7 +152,14 @@ def _check_options(comparison: Comparison, options: Sequence[str]) -> None:
                 )
 
 
-def _print_commands(comparison: Comparison, options: Sequence[str]) -> None:
+def _print_commands(
+    path: str, comparison: Comparison, options: Sequence[str]
+) -> None:
+    try:
+        check_data(path, comparison.cells, here=False)
+    except SettingError as error:
+        # Commands can be looked at without data.
+        print(f"# {error}", file=sys.stderr)
     runs = missing_runs(comparison)
     for run in runs:
         print(as_text(run.command(comparison.recipe, options)))

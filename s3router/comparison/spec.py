@@ -40,8 +40,9 @@ from s3router.brains.hparams import parse_yaml
 from s3router.brains.run_settings import STARTS
 from s3router.comparison.cells import Cell
 from s3router.comparison.checks import (
-    check_cell,
+    check_method,
     check_overrides,
+    check_rows,
     check_search,
     check_together,
     check_tree,
@@ -106,13 +107,19 @@ def read_comparison(
         If a file does not exist.
     SettingError
         If a key or a setting is unknown, or a method lacks one of its own
-        block, or methods are searched over different numbers of values.
+        block or of those of all methods, or a value cannot be, or methods are
+        searched over different numbers of values.
     """
     path = Path(path)
     if not path.is_file():
         raise NotFoundError(f"no such comparison: {path}")
     text = path.read_text(encoding="utf-8")
     tree = _plain(parse_yaml(text, str(path)), path)
+    if not isinstance(tree, Mapping):
+        raise SettingError(
+            f"{path}: a comparison is a block of names and values, not a list "
+            f"or a text. Known: {', '.join(KEYS)}"
+        )
     given = dict(overrides or {})
     for key in ("output_folder", "seeds"):
         if key in given:
@@ -126,27 +133,33 @@ def read_comparison(
     for key in ("recipe", "output_folder", "methods"):
         if not tree.get(key):
             raise SettingError(f"{path}: {key!r} is missing")
+    check_tree(path, tree)
     if not Path(tree["recipe"]).is_file():
         raise NotFoundError(f"{path}: no such recipe: {tree['recipe']}")
-    check_tree(path, tree)
     methods = tree["methods"]
     tree["together"] = check_together(path, tree)
     check_overrides(given, tree)
-    tree["common"] = {**(tree.get("common") or {}), **given}
+    places = {
+        "--set": given,
+        "common": tree.get("common") or {},
+        "each": tree.get("each") or {},
+        "together": tree["together"][0],
+    }
+    tree["common"] = {**places["common"], **given}
     baseline = tree.get("baseline") or next(iter(methods))
     if baseline not in methods:
         raise SettingError(
             f"{path}: the baseline {baseline!r} is none of the methods "
             f"{', '.join(methods)}"
         )
-    cells = list(_cells(path, tree))
+    cells = list(_cells(path, tree, places))
     check_search(path, cells)
     return Comparison(
         tree["recipe"], Path(tree["output_folder"]), baseline, cells
     )
 
 
-def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
+def _cells(path: Path, tree: Mapping, places: Mapping) -> Iterator[Cell]:
     seeds = tuple(tree.get("seeds", [1]))
     shared_settings = [
         {**each, **together}
@@ -169,9 +182,10 @@ def _cells(path: Path, tree: Mapping) -> Iterator[Cell]:
                 Cell(name, yaml, shared, own, fixed, search, seeds, starts)
                 for own in _combinations(lists)
             ]
+            asked = {**settings, **search}
             if shared is shared_settings[0]:
-                for cell in earlier[name]:
-                    check_cell(path, cell, {**settings, **search})
+                check_method(path, earlier[name][0], asked)
+            check_rows(path, earlier[name], asked, places)
             yield from earlier[name]
 
 

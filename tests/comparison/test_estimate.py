@@ -49,3 +49,16 @@ def test_what_is_there_counts_with_all_that_it_took(comparison, tmp_path):
         result["extra"]["run_seconds"] = 20.0
         file.write_text(json.dumps(result))
     assert seconds_left(read) == 3 * 20.0
+
+
+def test_who_tells_of_training_alone_took_as_much_longer(comparison, tmp_path):
+    read = read_comparison(comparison)
+    assert run(comparison) == 0
+    for file in (tmp_path / "out").rglob("2/result.json"):
+        file.unlink()
+    for file in (tmp_path / "out" / "ar" / "full").rglob("1/result.json"):
+        result = json.loads(file.read_text())
+        result["extra"] |= {"run_seconds": 10.0, "training_seconds": 4.0}
+        file.write_text(json.dumps(result))
+    # A run of full; two of masks, of which a second of training is told.
+    assert seconds_left(read) == 10.0 + 2 * 1.0 * 10.0 / 4.0

@@ -5,6 +5,10 @@ import shlex
 import pytest
 from comparison_command import run
 
+from s3router.comparison.checks import check_data
+from s3router.comparison.spec import read_comparison
+from s3router.errors import NotFoundError
+
 
 def test_settings_that_a_method_states_are_not_overridden(comparison, capsys):
     for setting, who in (
@@ -126,6 +130,39 @@ def test_settings_of_the_command_line_hold_in_every_run(
         ("sparsity: [0.2", "sparsity: [1.5", "1.5 is not in [0, 1)"),
         ("encoder: tiny", "refresh_every: 2", "refresh_every is 2, but"),
         ("encoder: tiny", "mask_rule: positive", "method 'full': mask_rule"),
+        ("encoder: tiny", "refresh_every: 2", "common: method 'full'"),
+        ("[ar]", "[ar], frozen: [false, true]", "each: method 'full': frozen"),
+        ("encoder: tiny", "save_folder: x", "'save_folder' is given to each"),
+        ("methods:", "together: [{seed: 3}]\nmethods:", "together: 'seed'"),
+        (
+            "full: {yaml",
+            "full: {evaluate_test: false, yaml",
+            "method 'full': '",
+        ),
+        (
+            "full: {yaml",
+            "full: {method: [full, lora], yaml",
+            "block of its own",
+        ),
+        (
+            "methods:",
+            "together: [{num_workers: 0}, {num_workers: 0}]\nmethods:",
+            "{'num_workers': 0} is there twice",
+        ),
+        (
+            "sparsity: [0.2, 0.5]",
+            "sparsity: {attention: 0.2, feed_forward: 2}",
+            "sparsity of 'feed_forward': 2 is not in [0, 1)",
+        ),
+        ("sparsity: [0.2, 0.5]", "sparsity: half", "'half' is not in [0, 1)"),
+        (
+            "{lr_scores: [0.02, 0.04]}",
+            "{sparsity: [0.2, 1.5]}",
+            "1.5 is not in",
+        ),
+        ("baseline: full", "baseline: [full]", "baseline is ['full'], but"),
+        ("recipe: ", "recipe: 3 #", "recipe is 3, but must be a text"),
+        ("output_folder: ", "output_folder: 3 #", "must be a text"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(
@@ -142,6 +179,9 @@ def test_what_cannot_be_compared_is_one_line(
 def test_what_only_some_methods_have_is_no_setting_of_all(comparison, capsys):
     for settings, message in (
         (["refresh_every=2"], "method 'full': refresh_every is 2"),
+        (["refresh_every=2"], "--set: method 'full'"),
+        (["seed=7"], "--set: 'seed' is given to each run"),
+        (["output_folder=3"], "output_folder is 3, but must be a text"),
         (["sparsity={attention: 2}"], "the method 'mask_tuning' has its own"),
     ):
         assert run(comparison, "--set", *settings) == 2
@@ -196,3 +236,77 @@ def test_comparisons_do_not_write_over_each_other(comparison, tmp_path, capsys):
     (error,) = capsys.readouterr().err.splitlines()
     assert "have the same output_folder" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_the_second_of_shared_values_is_looked_at_too(comparison, capsys):
+    text = comparison.read_text().replace("sparsity: [0.2, 0.5]", "")
+    for values, message in (
+        ("[0.5, 1.5]", "1.5 is not in"),
+        ("[0.2, 0.5]", ""),
+    ):
+        comparison.write_text(
+            text.replace("[ar]}", f"[ar], sparsity: {values}}}")
+        )
+        status = run(comparison, "--print-commands")
+        said = capsys.readouterr().err
+        assert (status == 2, message in said) == (bool(message), True)
+
+
+def test_a_sparsity_can_be_searched_and_be_of_parts(comparison, capsys):
+    text = comparison.read_text()
+    parts = "[{attention: 0.2, feed_forward: 0.3}, 0.5]"
+    for old, new, count in (
+        ("[0.2, 0.5]", parts, 6),
+        (
+            "sparsity: [0.2, 0.5]\n        search: {lr_scores: [0.02, 0.04]}",
+            "search: {sparsity: [0.2, 0.5]}",
+            4,
+        ),
+    ):
+        assert old in text
+        comparison.write_text(text.replace(old, new))
+        assert run(comparison, "--print-commands") == 0
+        assert len(capsys.readouterr().out.splitlines()) == count
+
+
+def test_a_comparison_is_no_list_and_no_text(comparison, capsys):
+    for text in ("- 1\n- 2\n", "words\n"):
+        comparison.write_text(text)
+        assert run(comparison) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert "a block of names and values" in error
+
+
+def test_all_comparisons_are_looked_at_before_the_first_runs(
+    comparison, tmp_path, capsys
+):
+    text = comparison.read_text()
+    other = tmp_path / "other.yaml"
+    elsewhere = text.replace(str(tmp_path / "out"), str(tmp_path / "other"))
+    without = elsewhere.replace(f"data_folder: {tmp_path}", "num_workers: 0")
+    other.write_text(without)
+    for arguments in (["--launcher=submitit"], []):
+        assert run(comparison, other, *arguments) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert f"{other}: data_folder has no value" in error
+        assert not (tmp_path / "out").exists()
+    # Commands alone can be looked at, and say what they lack.
+    assert run(other, "--print-commands") == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 6
+    assert "# " in said.err and "--set data_folder=" in said.err
+
+
+def test_data_may_be_elsewhere_or_at_home(comparison, tmp_path, monkeypatch):
+    text = comparison.read_text()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "cv").mkdir()
+    comparison.write_text(
+        text.replace(f"data_folder: {tmp_path}", "data_folder: ~/cv")
+    )
+    cells = read_comparison(comparison).cells
+    check_data("words.yaml", cells, here=True)
+    (tmp_path / "cv").rmdir()
+    check_data("words.yaml", cells, here=False)
+    with pytest.raises(NotFoundError, match="no data_folder ~/cv"):
+        check_data("words.yaml", cells, here=True)
